@@ -1,0 +1,22 @@
+//! camring: one camera, one process, one shared-memory ring of decoded frames.
+//!
+//! ```text
+//!  camera                                                            AI worker (Rust, C, Python)
+//!    | RTSP/RTP                                                         ^ own copy
+//!    v                                                                  |
+//!  pipeline/graph.rs    rtspsrc -> depay -> parse -> decode -> appsink  |   camring_ring::Ring
+//!    | gst::Sample (the decoder's own I420/NV12 memory, not copied)     |
+//!    v                                                                  |
+//!  pipeline/sample.rs   caps, stride, times -> FrameRef<'_> (borrowed)  |
+//!    v                                                                  |
+//!  publish.rs           claim slot -> convert.rs writes BGR -> publish  |
+//!    v                                                                  |
+//!  camring_ring::Writer =========== segment named by the camera ========+
+//!
+//!  pipeline/bus.rs --SourceEvent--> camera.rs --> backoff.rs, health.rs   (events only, never pixels)
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod exit;
+pub mod source;
