@@ -1,0 +1,231 @@
+//! How a reader gets hold of a generation: find, open, trust, map, check.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::Stat;
+use rustix::io::Errno;
+use rustix::process::geteuid;
+
+use crate::error::AttachError;
+use crate::head::{self, Retired};
+use crate::layout::{LayoutError, PRESENCE_LOCK_SPAN, SLOTS_MAX, at};
+use crate::lease::{LockKind, conflicting, try_lock};
+use crate::name::{SegmentName, ShmDir};
+use crate::process::{random_u64, uid_of};
+use crate::segment::{Access, MapError, Segment, open_file};
+
+/// Pause between two looks for a ring that is not there yet.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// The service's user, trusted as an owner when the host has it.
+const SERVICE_USER: &str = "camring";
+
+/// Whose rings a reader accepts.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OwnerPolicy {
+    /// Root, this process's user, or the user `camring`.
+    #[default]
+    Usual,
+    /// Only this user.
+    Uid(u32),
+    /// Anybody: the owner could truncate the file under the reader.
+    Any,
+}
+
+/// How to attach.
+#[derive(Clone, Debug)]
+pub struct AttachOptions {
+    /// The memory mount.
+    pub shm: ShmDir,
+    /// How long to wait for the name; `None` = for ever, zero = not at all.
+    pub timeout: Option<Duration>,
+    /// Whose rings to accept.
+    pub owner: OwnerPolicy,
+    /// Whether the daemon may count this handle as a reader.
+    pub presence: Presence,
+}
+
+/// Whether a handle is counted as a reader.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Presence {
+    /// As a worker that uses the frames.
+    Counted,
+    /// As an onlooker (a listing), which does not keep a camera awake.
+    Uncounted,
+}
+
+impl Default for AttachOptions {
+    fn default() -> Self {
+        Self {
+            shm: ShmDir::default(),
+            timeout: Some(Duration::from_secs(10)),
+            owner: OwnerPolicy::Usual,
+            presence: Presence::Counted,
+        }
+    }
+}
+
+/// One attached generation.
+#[derive(Debug)]
+pub(crate) struct Attachment {
+    pub(crate) segment: Segment,
+    /// The name it was found under.
+    pub(crate) path: PathBuf,
+}
+
+impl Attachment {
+    /// Attaches to the ring behind `name`, waiting for it as the options say.
+    pub(crate) fn wait_for(name: &SegmentName, options: &AttachOptions) -> Result<Self, AttachError> {
+        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            let error = match Self::find(name, options) {
+                Ok(attachment) => return Ok(attachment),
+                Err(error) if may_pass(&error) => error,
+                Err(error) => return Err(error),
+            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Err(error);
+            }
+            thread::sleep(left.map_or(LOOK_PAUSE, |left| left.min(LOOK_PAUSE)));
+        }
+    }
+
+    /// Attaches to what is there now.
+    pub(crate) fn find(name: &SegmentName, options: &AttachOptions) -> Result<Self, AttachError> {
+        let candidates = options.shm.candidates(name);
+        for path in &candidates {
+            match open_file(path, Access::ReadOnly) {
+                Ok((fd, stat)) => return Self::check(name, path, fd, &stat, options),
+                Err(Errno::NOENT | Errno::NOTDIR) => {}
+                Err(error) => return Err(refused(name, path, error)),
+            }
+        }
+        Err(AttachError::NotFound { name: name.to_string(), looked: candidates.to_vec() })
+    }
+
+    fn check(
+        name: &SegmentName,
+        path: &Path,
+        fd: OwnedFd,
+        stat: &Stat,
+        options: &AttachOptions,
+    ) -> Result<Self, AttachError> {
+        if !is_trusted(stat.st_uid, options.owner) {
+            return Err(AttachError::Untrusted { name: name.to_string(), path: path.to_owned(), uid: stat.st_uid });
+        }
+        let identity = (stat.st_dev, stat.st_ino);
+        let segment =
+            Segment::map(fd, stat.st_size.cast_unsigned(), identity, Access::ReadOnly).map_err(|e| match e {
+                MapError::Layout(error) => AttachError::Layout { name: name.to_string(), error },
+                MapError::Io(error) => AttachError::io(format!("map {}", path.display()), error),
+            })?;
+        match head::load_retired(&segment.map) {
+            Retired::No => {}
+            Retired::Superseded => return Err(AttachError::Superseded(name.to_string())),
+            Retired::Removed => return Err(AttachError::Removed(name.to_string())),
+        }
+        let table_end = segment.layout.slot_header_off(segment.layout.slot_count.min(SLOTS_MAX));
+        segment.map.populate_read(0, table_end.next_multiple_of(4096).min(segment.layout.data_off));
+        if options.presence == Presence::Counted {
+            take_presence(&segment);
+        }
+        Ok(Self { segment, path: path.to_owned() })
+    }
+
+    /// Whether a daemon holds the alive byte.
+    pub(crate) fn writer_holds_alive(&self) -> bool {
+        let segment = &self.segment;
+        let found = conflicting(segment.fd.as_fd(), LockKind::Shared, segment.layout.alive_lock_off, 1);
+        found == Ok(Some(LockKind::Exclusive))
+    }
+
+    /// Whether the name still leads to this file.
+    pub(crate) fn is_current(&self) -> Result<bool, Errno> {
+        Ok(crate::segment::identity_of(&self.path)? == Some(self.segment.identity))
+    }
+}
+
+/// Errors that waiting can cure: the name is not there yet, or leads to something that is about to be replaced.
+fn may_pass(error: &AttachError) -> bool {
+    matches!(
+        error,
+        AttachError::NotFound { .. }
+            | AttachError::Superseded(_)
+            | AttachError::Removed(_)
+            | AttachError::Layout { error: LayoutError::NotReady, .. }
+    )
+}
+
+fn refused(name: &SegmentName, path: &Path, error: Errno) -> AttachError {
+    let name = name.to_string();
+    match error {
+        Errno::ACCESS | Errno::PERM => {
+            let gid = rustix::fs::lstat(path).map_or(0, |stat| stat.st_gid);
+            AttachError::Permission { name, path: path.to_owned(), gid }
+        }
+        Errno::INVAL | Errno::LOOP | Errno::NXIO | Errno::ISDIR => {
+            AttachError::Layout { name, error: LayoutError::NotARing }
+        }
+        error => AttachError::io(format!("open {}", path.display()), error),
+    }
+}
+
+fn is_trusted(owner: u32, policy: OwnerPolicy) -> bool {
+    match policy {
+        OwnerPolicy::Usual => owner == 0 || owner == geteuid().as_raw() || uid_of(SERVICE_USER) == Some(owner),
+        OwnerPolicy::Uid(uid) => owner == uid,
+        OwnerPolicy::Any => true,
+    }
+}
+
+/// Announces this handle: a shared lock on a byte that says the pid and is this handle's own.
+fn take_presence(segment: &Segment) {
+    let pid = u64::from(std::process::id()) & 0x3F_FFFF;
+    let byte = segment.layout.presence_lock_base + (pid << 20 | random_u64() & 0xF_FFFF);
+    // A sandbox may refuse locks: the reader is then invisible in listings, and reads all the same.
+    let _ = try_lock(segment.fd.as_fd(), LockKind::Shared, byte, 1);
+}
+
+/// The pids (in their own namespaces) of the readers counted on a segment, as the kernel's lock table shows them.
+pub(crate) fn present_readers(segment: &Segment) -> Vec<u32> {
+    let Ok(table) = std::fs::read_to_string("/proc/locks") else { return Vec::new() };
+    let (dev, ino) = segment.identity;
+    let file = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let base = segment.layout.presence_lock_base;
+    let mut pids: Vec<u32> = table.lines().filter_map(|line| presence_pid(line, &file, base)).collect();
+    pids.sort_unstable();
+    pids
+}
+
+/// `1: OFDLCK  ADVISORY  READ -1 00:19:5 17592186044416 17592186044416`
+fn presence_pid(line: &str, file: &str, base: u64) -> Option<u32> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let [_, "OFDLCK", _, "READ", _, found, start, ..] = fields.as_slice() else { return None };
+    let start: u64 = start.parse().ok()?;
+    let place = start.checked_sub(base).filter(|place| *place < PRESENCE_LOCK_SPAN && *found == file)?;
+    u32::try_from(place >> 20).ok()
+}
+
+/// Whether the header's own pid field still says that somebody writes; diagnostic only.
+pub(crate) fn stated_pid(segment: &Segment) -> u32 {
+    head::load_u32(&segment.map, at::WRITER_PID)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_presence_lock_names_its_pid() {
+        let base = crate::layout::PRESENCE_LOCK_BASE;
+        let start = base + (4711u64 << 20 | 99);
+        let line = format!("7: OFDLCK ADVISORY  READ  -1 00:1b:42 {start} {start}");
+        assert_eq!(presence_pid(&line, "00:1b:42", base), Some(4711));
+        assert_eq!(presence_pid(&line, "00:1b:43", base), None);
+        assert_eq!(presence_pid("7: POSIX ADVISORY READ 1 00:1b:42 0 EOF", "00:1b:42", base), None);
+        assert_eq!(presence_pid("", "00:1b:42", base), None);
+    }
+}

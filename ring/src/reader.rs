@@ -1,0 +1,484 @@
+//! The reader's handle: attaches by name, follows restarts and new generations, reads frames by copy.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::attach::{AttachOptions, Attachment, present_readers, stated_pid};
+use crate::clock::mono_ns;
+use crate::error::{AttachError, ReadError};
+use crate::frame::{FrameMeta, Generation, PixelFormat, Reason, Sequence, State};
+use crate::head::{self, Head, Retired};
+use crate::layout::at;
+use crate::meta;
+use crate::name::SegmentName;
+use crate::segment::Segment;
+use crate::slot;
+use crate::status::Status;
+use crate::wait::{self, Slice, Woken};
+
+/// Copies that the writer overtook before a read gives up.
+const ATTEMPTS: u32 = 8;
+/// How often the name is compared with the file while no frame comes.
+const IDENTITY_PAUSE: Duration = Duration::from_secs(1);
+/// A heartbeat that has changed within this time is a living daemon.
+const HEARTBEAT_FRESH: Duration = Duration::from_secs(1);
+/// First and longest pause between attempts to follow a new generation.
+const FOLLOW_FIRST: Duration = Duration::from_millis(10);
+const FOLLOW_MAX: Duration = Duration::from_secs(1);
+
+/// One frame as a read describes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Frame {
+    /// Everything the ring says about it.
+    pub meta: FrameMeta,
+    /// Frames published since the one this handle returned before, without this one; 0 for the first.
+    pub skipped: u64,
+    /// The generation it was read from.
+    pub generation: Generation,
+}
+
+/// Whether a daemon is there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Liveness {
+    /// It shows signs of life.
+    Alive,
+    /// It holds its lock but has not moved for a second: stopped or overloaded.
+    Hung,
+    /// There is none.
+    Gone,
+}
+
+/// What a handle has been through.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ReaderStats {
+    /// Different frames returned.
+    pub frames: u64,
+    /// Frames published but not returned.
+    pub skipped: u64,
+    /// Copies that the writer overtook and that were repeated.
+    pub retries: u64,
+    /// Generations followed.
+    pub followed: u64,
+    /// Generations that did not continue the numbers of the one before.
+    pub resets: u64,
+    /// Sleeps that ended by themselves although something had changed.
+    pub missed_wakes: u64,
+}
+
+/// A reader's handle on a ring; cheap to use from several threads.
+///
+/// Attaches read-only: nothing a reader does can change a frame or stop the writer. The handle survives everything
+/// that happens to the daemon: a restart, a larger picture, a removed name.
+#[derive(Debug)]
+pub struct Ring {
+    name: SegmentName,
+    options: AttachOptions,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    current: Arc<Attachment>,
+    /// The newest frame that this handle has returned.
+    last: u64,
+    stats: ReaderStats,
+    slice: Slice,
+    next_identity_check: Instant,
+    follow_pause: Duration,
+    next_follow: Instant,
+    heartbeat: (u64, Instant),
+    removed: bool,
+}
+
+impl Ring {
+    /// Attaches to a camera (`front`), an output (`front.small`) or a segment (`camring.front`).
+    ///
+    /// Waits for the name as long as `options.timeout` says; a ring without a frame attaches at once.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`].
+    pub fn attach(name: &str, options: AttachOptions) -> Result<Self, AttachError> {
+        let name = SegmentName::new(name)?;
+        let current = Arc::new(Attachment::wait_for(&name, &options)?);
+        let now = Instant::now();
+        let heartbeat = head::load_u64(&current.segment.map, at::HEARTBEAT_MONO_NS);
+        let inner = Inner {
+            current,
+            last: 0,
+            stats: ReaderStats::default(),
+            slice: Slice::default(),
+            next_identity_check: now + IDENTITY_PAUSE,
+            follow_pause: FOLLOW_FIRST,
+            next_follow: now,
+            heartbeat: (heartbeat, now),
+            removed: false,
+        };
+        Ok(Self { name, options, inner: Mutex::new(inner) })
+    }
+
+    /// The name it was attached by.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name.as_str()
+    }
+
+    /// The memory mount it was found on.
+    #[must_use]
+    pub fn options(&self) -> &AttachOptions {
+        &self.options
+    }
+
+    /// Copies the newest published frame into `buffer`, which is resized to it, and describes it.
+    ///
+    /// Returns the same frame again when there is no newer one. Waits for nothing; costs one copy of
+    /// `geometry.len` bytes, repeated when the writer overtakes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::NoFrame`] until the first frame is published; [`ReadError::Overrun`] when every attempt was
+    /// overtaken; [`ReadError::UnknownFormat`] and [`ReadError::Corrupt`].
+    pub fn latest(&self, buffer: &mut Vec<u8>) -> Result<Frame, ReadError> {
+        self.read(|segment, offset, len| {
+            slot::resize(buffer, usize::try_from(len).unwrap_or(0));
+            slot::copy_payload(&segment.map, offset, buffer);
+            Ok(())
+        })
+    }
+
+    /// As [`Ring::latest`], into a buffer of exactly the frame's size.
+    ///
+    /// # Errors
+    ///
+    /// Besides those of `latest`: [`ReadError::BufferSize`].
+    pub fn latest_into(&self, buffer: &mut [u8]) -> Result<Frame, ReadError> {
+        self.read(|segment, offset, len| {
+            if buffer.len() as u64 != len {
+                return Err(ReadError::BufferSize { found: buffer.len() as u64, expected: len });
+            }
+            slot::copy_payload(&segment.map, offset, buffer);
+            Ok(())
+        })
+    }
+
+    /// Describes the newest frame without copying its pixels.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::latest`].
+    pub fn peek(&self) -> Result<FrameMeta, ReadError> {
+        let attachment = self.current();
+        for _ in 0..ATTEMPTS {
+            if let Some((_, _, meta)) = self.describe(&attachment.segment)? {
+                return Ok(meta);
+            }
+        }
+        Err(self.overrun(&attachment.segment))
+    }
+
+    /// Waits for a frame newer than the last one this handle returned, then reads the newest.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Timeout`] with the camera's state; else as [`Ring::latest`].
+    pub fn next(&self, buffer: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Frame, ReadError> {
+        let started = Instant::now();
+        let deadline = timeout.map(|timeout| started + timeout);
+        loop {
+            let before = self.lock().stats.frames;
+            if !self.wait_newer(self.last_seq(), deadline) {
+                return Err(self.timed_out(started));
+            }
+            match self.latest(buffer) {
+                // Counted as returned for the first time: not one that another thread of this handle took meanwhile.
+                Ok(frame) if self.lock().stats.frames != before => return Ok(frame),
+                Ok(_) | Err(ReadError::NoFrame { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sleeps until a frame newer than `last` is there; `false` when `timeout` is over first.
+    ///
+    /// Uses no CPU while it sleeps; looks at the ring's name about once a second meanwhile.
+    pub fn wait(&self, last: Sequence, timeout: Option<Duration>) -> bool {
+        self.wait_newer(last, timeout.map(|timeout| Instant::now() + timeout))
+    }
+
+    fn wait_newer(&self, last: Sequence, deadline: Option<Instant>) -> bool {
+        let resets = self.lock().stats.resets;
+        loop {
+            let attachment = self.current();
+            let map = &attachment.segment.map;
+            // Before the head: the other order loses a wake-up that falls in between.
+            let seen = head::load_notify(map);
+            // Numbers of before a reset say nothing about those after it.
+            let begun_anew = self.lock().stats.resets != resets;
+            if head::load_head(map).is_some_and(|head| begun_anew || head.seq > last.0) {
+                return true;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
+            }
+            let polling = head::load_u32(map, at::WAKE_MODE) == 1 || head::load_retired(map) != Retired::No;
+            let slice = self.lock().slice.next(deadline, polling);
+            let woken = wait::sleep(map, seen, slice);
+            self.learn(&attachment, woken, seen);
+        }
+    }
+
+    /// Adapts the length of the next sleep to what ended this one.
+    fn learn(&self, attachment: &Attachment, woken: Woken, seen: u32) {
+        let changed = head::load_notify(&attachment.segment.map) != seen;
+        let mut inner = self.lock();
+        match woken {
+            Woken::Early => inner.slice.woken(),
+            Woken::Timeout if changed => inner.slice.missed(),
+            Woken::Timeout => self.follow_if_gone(&mut inner),
+        }
+    }
+
+    /// The generation to read now: follows a retired one, and looks at the name once a second while no frame comes.
+    fn current(&self) -> Arc<Attachment> {
+        let mut inner = self.lock();
+        let map = &inner.current.segment.map;
+        let idle = head::load_head(map).is_none_or(|head| head.seq <= inner.last);
+        match head::load_retired(map) {
+            Retired::No if idle => self.follow_if_gone(&mut inner),
+            Retired::No => {}
+            Retired::Superseded => self.follow(&mut inner),
+            Retired::Removed => {
+                inner.removed = true;
+                self.follow(&mut inner);
+            }
+        }
+        Arc::clone(&inner.current)
+    }
+
+    /// Compares the name with the file, at most once a second, and follows when they differ.
+    fn follow_if_gone(&self, inner: &mut Inner) {
+        let now = Instant::now();
+        if now < inner.next_identity_check {
+            return;
+        }
+        inner.next_identity_check = now + IDENTITY_PAUSE;
+        if !inner.current.is_current().unwrap_or(true) {
+            self.follow(inner);
+        }
+    }
+
+    /// Attaches to whatever the name leads to now; keeps the old generation when that fails.
+    fn follow(&self, inner: &mut Inner) {
+        let now = Instant::now();
+        if now < inner.next_follow {
+            return;
+        }
+        let found = Attachment::find(&self.name, &self.options);
+        let Ok(next) = found else {
+            inner.next_follow = now + inner.follow_pause;
+            inner.follow_pause = (inner.follow_pause * 2).min(FOLLOW_MAX);
+            return;
+        };
+        inner.follow_pause = FOLLOW_FIRST;
+        inner.removed = false;
+        if next.segment.identity == inner.current.segment.identity {
+            return;
+        }
+        // A generation that does not continue the numbers begins anew: nothing of it has been seen.
+        let newest = head::load_head(&next.segment.map).map_or(0, |head| head.seq);
+        if newest.max(next.segment.layout.base_seq) < inner.last {
+            inner.last = 0;
+            inner.stats.resets += 1;
+        }
+        inner.stats.followed += 1;
+        inner.current = Arc::new(next);
+    }
+
+    /// Describes and copies the newest frame until the writer lets a copy pass; `copy` gets segment, offset, length.
+    fn read(&self, mut copy: impl FnMut(&Segment, u64, u64) -> Result<(), ReadError>) -> Result<Frame, ReadError> {
+        let attachment = self.current();
+        let Segment { map, layout, .. } = &attachment.segment;
+        for attempt in 0..ATTEMPTS {
+            let Some((head, stamp, meta)) = self.describe(&attachment.segment)? else { continue };
+            copy(&attachment.segment, layout.payload_off(head.slot), meta.geometry.len)?;
+            if slot::is_unchanged(map, layout, head.slot, stamp) {
+                return Ok(self.account(meta, layout.ring_uuid, attempt));
+            }
+        }
+        Err(self.overrun(&attachment.segment))
+    }
+
+    /// The newest frame's place, stamp and checked metadata; `None` when the writer was faster.
+    fn describe(&self, segment: &Segment) -> Result<Option<(Head, u64, FrameMeta)>, ReadError> {
+        let (map, layout) = (&segment.map, &segment.layout);
+        let Some(head) = head::load_head(map) else { return Err(self.no_frame(segment)) };
+        if head.slot >= layout.slot_count {
+            return Err(self.corrupt(format!("the newest frame is in slot {} of {}", head.slot, layout.slot_count)));
+        }
+        let stamp = slot::load_stamp(map, layout, head.slot);
+        if stamp != head.seq << 1 {
+            return Ok(None);
+        }
+        let words = slot::load_words(map, layout, head.slot);
+        if !slot::is_unchanged(map, layout, head.slot, stamp) {
+            return Ok(None);
+        }
+        let meta = meta::decode(&words);
+        if let PixelFormat::Unknown(format) = meta.geometry.format {
+            return Err(ReadError::UnknownFormat { ring: self.name.to_string(), format });
+        }
+        if meta.seq.0 != head.seq || !meta.geometry.fits(layout.slot_capacity) {
+            return Err(self.corrupt(format!("frame {} exceeds its slot of {} bytes", head.seq, layout.slot_capacity)));
+        }
+        Ok(Some((head, stamp, meta)))
+    }
+
+    fn account(&self, meta: FrameMeta, generation: Generation, attempt: u32) -> Frame {
+        let mut inner = self.lock();
+        inner.stats.retries += u64::from(attempt);
+        let new = meta.seq.0.saturating_sub(inner.last);
+        let skipped = if inner.last == 0 { 0 } else { new.saturating_sub(1) };
+        if new > 0 {
+            inner.stats.frames += 1;
+            inner.stats.skipped += skipped;
+            inner.last = meta.seq.0;
+        }
+        Frame { meta, skipped, generation }
+    }
+
+    /// What the header says now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let attachment = self.current();
+        Status::load(&attachment.segment.map, &attachment.segment.layout)
+    }
+
+    /// The immutable configuration of the current generation.
+    #[must_use]
+    pub fn layout(&self) -> crate::layout::Layout {
+        self.current().segment.layout.clone()
+    }
+
+    /// Whether a daemon is there: its heartbeat moves, or at least its lock is held.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        let attachment = self.current();
+        let map = &attachment.segment.map;
+        let beat = head::load_u64(map, at::HEARTBEAT_MONO_NS);
+        let mut inner = self.lock();
+        let now = Instant::now();
+        if inner.heartbeat.0 != beat {
+            inner.heartbeat = (beat, now);
+        }
+        let own_age = mono_ns().saturating_sub(beat.cast_signed());
+        let fresh_by_clock = (0..HEARTBEAT_FRESH.as_nanos() as i64).contains(&own_age);
+        let observed_moving = now.duration_since(inner.heartbeat.1) < HEARTBEAT_FRESH && inner.heartbeat.0 != 0;
+        drop(inner);
+        match (attachment.writer_holds_alive(), fresh_by_clock || observed_moving) {
+            (true, true) => Liveness::Alive,
+            (true, false) => Liveness::Hung,
+            (false, _) => Liveness::Gone,
+        }
+    }
+
+    /// Pids of the readers that count themselves, in their own namespaces, as far as `/proc/locks` shows them.
+    #[must_use]
+    pub fn readers(&self) -> Vec<u32> {
+        present_readers(&self.current().segment)
+    }
+
+    /// The daemon's pid in its own namespace; 0 after an orderly stop.
+    #[must_use]
+    pub fn writer_pid(&self) -> u32 {
+        stated_pid(&self.current().segment)
+    }
+
+    /// What this handle has been through.
+    #[must_use]
+    pub fn stats(&self) -> ReaderStats {
+        let inner = self.lock();
+        ReaderStats { missed_wakes: inner.slice.missed_wakes, ..inner.stats }
+    }
+
+    /// The newest frame that this handle has returned; 0 before the first.
+    #[must_use]
+    pub fn last_seq(&self) -> Sequence {
+        Sequence(self.lock().last)
+    }
+
+    /// Whether the operator has removed the ring and no new one has come.
+    #[must_use]
+    pub fn is_removed(&self) -> bool {
+        drop(self.current());
+        self.lock().removed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn no_frame(&self, segment: &Segment) -> ReadError {
+        let state = head::load_state(&segment.map);
+        ReadError::NoFrame { ring: self.name.to_string(), state: state.state, reason: state.reason }
+    }
+
+    fn overrun(&self, segment: &Segment) -> ReadError {
+        let (map, layout) = (&segment.map, &segment.layout);
+        let stamps = (0..layout.slot_count).map(|index| slot::load_stamp(map, layout, index));
+        let oldest = stamps.filter(|stamp| stamp & 1 == 0 && *stamp != 0).map(|stamp| stamp >> 1).min().unwrap_or(0);
+        ReadError::Overrun { ring: self.name.to_string(), oldest: Sequence(oldest) }
+    }
+
+    fn corrupt(&self, what: String) -> ReadError {
+        ReadError::Corrupt { ring: self.name.to_string(), what }
+    }
+
+    fn timed_out(&self, started: Instant) -> ReadError {
+        let attachment = self.current();
+        let state = head::load_state(&attachment.segment.map);
+        ReadError::Timeout {
+            ring: self.name.to_string(),
+            state: state.state,
+            reason: state.reason,
+            writer_alive: attachment.writer_holds_alive(),
+            waited_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+/// Age of a frame now, ns: how long ago its last packet arrived, time suspended included.
+#[must_use]
+pub fn age_ns(meta: &FrameMeta) -> i64 {
+    let suspended = crate::clock::boot_minus_mono_ns() - meta.boot_minus_mono_ns;
+    // A machine that was not suspended shows a few ns of jitter between the two clocks.
+    let suspended = if suspended.abs() < 1_000_000 { 0 } else { suspended };
+    mono_ns() - meta.arrival_mono_ns + suspended
+}
+
+impl Ring {
+    /// As [`Ring::latest`], but refuses a frame older than `limit`.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Stale`] with age and state; else as `latest`.
+    pub fn latest_within(&self, buffer: &mut Vec<u8>, limit: Duration) -> Result<Frame, ReadError> {
+        let frame = self.latest(buffer)?;
+        let age = age_ns(&frame.meta);
+        if age >= 0 && age.cast_unsigned() <= u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX) {
+            return Ok(frame);
+        }
+        let state: State;
+        let reason: Reason;
+        {
+            let word = head::load_state(&self.current().segment.map);
+            (state, reason) = (word.state, word.reason);
+        }
+        Err(ReadError::Stale {
+            ring: self.name.to_string(),
+            age_ms: age / 1_000_000,
+            limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
+            state,
+            reason,
+        })
+    }
+}

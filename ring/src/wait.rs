@@ -1,0 +1,112 @@
+//! Sleeping until something changes, and waking those who sleep; on a word that readers cannot write.
+
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::thread::futex::{self, Flags, Timespec};
+
+use crate::layout::at;
+use crate::sync::Region;
+
+/// At most so many sleepers are woken by the publishing thread; housekeeping wakes the rest.
+pub(crate) const WAKE_MAX: u32 = 32;
+/// How many housekeeping wakes at a time.
+pub(crate) const WAKE_STEP: u32 = 256;
+
+/// Wakes at most `count` sleepers; returns how many.
+pub(crate) fn wake(region: &impl Region, count: u32) -> Result<usize, Errno> {
+    futex::wake(region.u32_at(at::NOTIFY), Flags::empty(), count)
+}
+
+/// Why a sleep ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Woken {
+    /// By a wake-up, a signal, or because the word had already changed.
+    Early,
+    /// The time was up.
+    Timeout,
+}
+
+/// Sleeps until the word differs from `seen`, somebody wakes us, or `limit` is over.
+///
+/// The word may lie in a read-only mapping: the kernel keys the sleep by the file's page.
+pub(crate) fn sleep(region: &impl Region, seen: u32, limit: Duration) -> Woken {
+    let timeout = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: i64::from(limit.subsec_nanos()) };
+    match futex::wait(region.u32_at(at::NOTIFY), Flags::empty(), seen, Some(&timeout)) {
+        Err(Errno::TIMEDOUT) => Woken::Timeout,
+        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Woken::Early,
+        Err(_) => {
+            // A sandbox refuses futexes: sleep the time out instead, so that the caller polls and never spins.
+            std::thread::sleep(limit.min(SLICE_SHORT));
+            Woken::Timeout
+        }
+    }
+}
+
+/// Longest sleep without looking again: bounds the harm of a lost wake-up.
+const SLICE_LONG: Duration = Duration::from_millis(250);
+/// The slice after a wake-up was missed, or while the writer cannot wake anybody.
+const SLICE_SHORT: Duration = Duration::from_millis(2);
+/// Real wake-ups in a row after which the slice grows again.
+const CALM_WAKES: u32 = 100;
+
+/// How long to sleep at a time; shrinks when wake-ups get lost and recovers when they come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slice {
+    current: Duration,
+    real_wakes: u32,
+    pub(crate) missed_wakes: u64,
+}
+
+impl Default for Slice {
+    fn default() -> Self {
+        Self { current: SLICE_LONG, real_wakes: 0, missed_wakes: 0 }
+    }
+}
+
+impl Slice {
+    /// The next sleep, never longer than what remains until `deadline`.
+    pub(crate) fn next(&self, deadline: Option<Instant>, writer_polls: bool) -> Duration {
+        let slice = if writer_polls { SLICE_SHORT } else { self.current };
+        deadline.map_or(slice, |deadline| slice.min(deadline.saturating_duration_since(Instant::now())))
+    }
+
+    /// A wake-up came in time.
+    pub(crate) fn woken(&mut self) {
+        self.real_wakes += 1;
+        if self.real_wakes >= CALM_WAKES {
+            self.real_wakes = 0;
+            self.current = (self.current * 2).min(SLICE_LONG);
+        }
+    }
+
+    /// The time was up although something had changed: nobody woke us.
+    pub(crate) fn missed(&mut self) {
+        self.missed_wakes += 1;
+        self.real_wakes = 0;
+        self.current = SLICE_SHORT;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_wake_shortens_the_slice_until_wakes_come_again() {
+        let mut slice = Slice::default();
+        assert_eq!(slice.next(None, false), SLICE_LONG);
+        slice.missed();
+        assert_eq!(slice.next(None, false), SLICE_SHORT);
+        for _ in 0..CALM_WAKES * 7 {
+            slice.woken();
+        }
+        assert_eq!(slice.next(None, false), SLICE_LONG);
+        assert_eq!(slice.missed_wakes, 1);
+    }
+
+    #[test]
+    fn a_writer_that_cannot_wake_makes_readers_poll() {
+        assert_eq!(Slice::default().next(None, true), SLICE_SHORT);
+    }
+}

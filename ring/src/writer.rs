@@ -1,0 +1,441 @@
+//! The writer of a ring: claims a slot, lends it for filling, publishes it.
+
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::clock::{boot_minus_mono_ns, mono_ns, real_ns};
+use crate::error::{ClaimError, CreateError, PublishError};
+use crate::frame::{FrameFlags, FrameMeta, Geometry, Sequence};
+use crate::head::{self, Head, Retired};
+use crate::layout::{HEADER_BYTES, Layout, LeasePolicy, at};
+use crate::lease::{LockKind, Locked, try_lock, unlock};
+use crate::meta;
+use crate::names::{Names, retire};
+use crate::segment::{Access, Segment, allocate, open_file};
+use crate::slot;
+use crate::start::{Capacity, WriterOptions, create, format_segment, new_generation};
+use crate::status::{Counter, Histogram, Shared, StatusHandle};
+use crate::sync::{AtomicU64, Ordering, Region};
+use crate::wait;
+
+/// First pause after a larger ring could not be made; doubles up to [`ROOM_RETRY_MAX`].
+const ROOM_RETRY_FIRST: Duration = Duration::from_secs(1);
+const ROOM_RETRY_MAX: Duration = Duration::from_secs(60);
+/// How long readers poll after the kernel has refused a wake-up.
+const POLL_AFTER_WAKE_ERROR_NS: i64 = 10_000_000_000;
+
+/// A generation as its writer sees it: the segment, and private copies of the stamps that nobody else can change.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) segment: Segment,
+    /// 0 empty, odd being written, even published; never read back from the segment.
+    stamps: Box<[AtomicU64]>,
+}
+
+impl Live {
+    pub(crate) fn new(segment: Segment) -> Self {
+        let (map, layout) = (&segment.map, &segment.layout);
+        let stamps = (0..layout.slot_count).map(|i| AtomicU64::new(slot::load_stamp(map, layout, i))).collect();
+        Self { segment, stamps }
+    }
+
+    fn stamp(&self, index: u32) -> u64 {
+        self.stamps[index as usize].load(Ordering::Acquire)
+    }
+
+    fn set_stamp(&self, index: u32, stamp: u64) {
+        self.stamps[index as usize].store(stamp, Ordering::Release);
+    }
+}
+
+/// A claimed slot: memory to fill, then [`Writer::publish`] it. Dropped without that, the slot is empty again.
+#[derive(Debug)]
+pub struct SlotMut {
+    live: Arc<Live>,
+    index: u32,
+    len: u64,
+}
+
+impl AsMut<[u8]> for SlotMut {
+    /// The payload, exactly as many bytes as were claimed, with whatever an older frame left in it.
+    fn as_mut(&mut self) -> &mut [u8] {
+        let Segment { map, layout, .. } = &self.live.segment;
+        let payload = slot::payload_ptr(map, layout, self.index, self.len);
+        // SAFETY: `len` initialised bytes inside the mapping, which `live` keeps alive. Nobody else refers to them: this
+        // value is the only claim on the slot (its private stamp is odd from `claim` to `drop`), the mapping is the
+        // writer's own, which only `SlotMut` gives out, and the slice borrows `self` mutably. Readers elsewhere have
+        // mappings of their own, load atomically and discard what does not validate.
+        unsafe { std::slice::from_raw_parts_mut(payload.as_ptr(), self.len as usize) }
+    }
+}
+
+impl Drop for SlotMut {
+    fn drop(&mut self) {
+        if self.live.stamp(self.index) & 1 == 1 {
+            slot::abort(&self.live.segment.map, &self.live.segment.layout, self.index);
+            self.live.set_stamp(self.index, 0);
+        }
+    }
+}
+
+/// The one writer of a ring.
+///
+/// Everything here runs on the thread that publishes; [`Writer::status`] is for the others.
+#[derive(Debug)]
+pub struct Writer {
+    options: WriterOptions,
+    shared: Arc<Shared>,
+    live: Arc<Live>,
+    /// A larger generation that has no name until its first frame is in it.
+    pending: Option<Arc<Live>>,
+    head: Option<Head>,
+    seq: u64,
+    source_seq: u64,
+    geometry: Option<Geometry>,
+    geometry_epoch: u32,
+    /// Flags that the next frame carries.
+    next_flags: FrameFlags,
+    dropped: u64,
+    last_publish_ns: i64,
+    interval_ns: i64,
+    poll_until_ns: Option<i64>,
+    room_retry: Duration,
+    room_retry_at: Option<Instant>,
+}
+
+impl Writer {
+    pub(crate) fn new(options: WriterOptions, shared: Arc<Shared>, adopted: bool, source_seq: u64) -> Self {
+        let live = Arc::clone(&shared.names().live);
+        let (map, layout) = (&live.segment.map, &live.segment.layout);
+        let head = head::load_head(map);
+        let after_restart = FrameFlags::DISCONT.with(FrameFlags::AFTER_RESTART);
+        let geometry = head.map(|head| meta::decode(&slot::load_words(map, layout, head.slot)).geometry);
+        Self {
+            options,
+            head,
+            geometry,
+            seq: head.map_or(layout.base_seq, |head| head.seq),
+            source_seq,
+            geometry_epoch: head::load_u32(map, at::GEOMETRY_EPOCH),
+            next_flags: FrameFlags::default().with_if(adopted, after_restart),
+            dropped: dropped_so_far(map),
+            last_publish_ns: 0,
+            interval_ns: 0,
+            poll_until_ns: None,
+            room_retry: ROOM_RETRY_FIRST,
+            room_retry_at: None,
+            pending: None,
+            live,
+            shared,
+        }
+    }
+
+    /// Turns an existing file that somebody else has made and sized into a ring without anchor, lock or adoption.
+    ///
+    /// For copies that peers may write to: every reader of the layout can read it, leases are off.
+    ///
+    /// # Errors
+    ///
+    /// [`CreateError`]: the file is missing, not regular, or smaller than [`Writer::format_bytes`].
+    pub fn format(path: &Path, mut options: WriterOptions, slot_bytes: u64) -> Result<Self, CreateError> {
+        let act = |what: &str, e| CreateError::io(format!("{what} {}", path.display()), e);
+        let size = CreateError::Size { slots: options.slots, slot_bytes };
+        let mut layout = Layout::plan(options.slots, slot_bytes).ok_or(size)?;
+        let (fd, stat) = open_file(path, Access::ReadWrite).map_err(|e| act("open", e))?;
+        if stat.st_size.cast_unsigned() != layout.file_bytes {
+            let found = format!("file of {} bytes, expected {}", stat.st_size, layout.file_bytes);
+            return Err(CreateError::NameTaken { ring: options.ring.to_string(), path: path.to_owned(), found });
+        }
+        allocate(fd.as_fd(), layout.file_bytes).map_err(|e| act("allocate", e))?;
+        options.lease_policy = LeasePolicy::Off;
+        options.capacity = Capacity::Bytes(slot_bytes);
+        layout.lease_policy = LeasePolicy::Off as u32;
+        layout.camera_id = options.ring.camera().to_owned();
+        layout.segment_name = options.segment.as_str().to_owned();
+        layout.builder = env!("CARGO_PKG_VERSION").to_owned();
+        (layout.owner_uid, layout.owner_gid) = (stat.st_uid, stat.st_gid);
+        layout.stale_after_ms = u32::try_from(options.stale_after.as_millis()).unwrap_or(u32::MAX);
+        layout.created_real_ns = real_ns();
+        layout.boot_id = crate::process::boot_id();
+        layout.ring_uuid = new_generation();
+        let segment = format_segment(fd, layout).map_err(|e| CreateError::io(format!("map {}", path.display()), e))?;
+        let (ring, camera) = (options.ring.to_string(), options.ring.camera().to_owned());
+        let names = Names { live: Arc::new(Live::new(segment)), ring, camera, paths: None, _lock: None };
+        Ok(Self::new(options, Arc::new(Shared::new(names)), false, 0))
+    }
+
+    /// Bytes of a whole segment of `slots` slots of `slot_bytes`; `None` when that makes no ring.
+    #[must_use]
+    pub fn format_bytes(slots: u32, slot_bytes: u64) -> Option<u64> {
+        Layout::plan(slots, slot_bytes).map(|layout| layout.file_bytes)
+    }
+
+    /// The handle for state, counters and texts, for any thread.
+    #[must_use]
+    pub fn status(&self) -> StatusHandle {
+        StatusHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// `source_seq` of the newest frame when this writer began or of its last publish.
+    #[must_use]
+    pub fn source_seq(&self) -> u64 {
+        self.source_seq
+    }
+
+    /// Bytes that the largest frame may have without a new generation.
+    #[must_use]
+    pub fn slot_capacity(&self) -> u64 {
+        self.live.segment.layout.slot_capacity
+    }
+
+    /// Takes a slot for a frame of `len` bytes; never waits for a reader.
+    ///
+    /// A frame that exceeds the slots gets a larger generation, which becomes visible with its publication.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError`]; the caller counts the frame with [`Writer::count_drop`] and goes on.
+    pub fn claim(&mut self, len: u64) -> Result<SlotMut, ClaimError> {
+        let lost = self.shared.lost.load(Ordering::Relaxed);
+        let target = if len <= self.slot_capacity() && !lost {
+            Arc::clone(&self.live)
+        } else {
+            self.larger(len.max(if lost { self.slot_capacity() } else { 0 }))?
+        };
+        let current = Arc::ptr_eq(&target, &self.live);
+        let index = claim_in(&target, if current { self.head } else { None }).ok_or(ClaimError::NoSlot)?;
+        Ok(SlotMut { live: target, index, len })
+    }
+
+    /// The pending generation, made now if it is not there or too small.
+    fn larger(&mut self, len: u64) -> Result<Arc<Live>, ClaimError> {
+        if let Capacity::Bytes(_) = self.options.capacity
+            && len > self.slot_capacity()
+        {
+            return Err(ClaimError::TooLarge { needed: len, capacity: self.slot_capacity() });
+        }
+        if let Some(pending) = &self.pending
+            && pending.segment.layout.slot_capacity >= len
+        {
+            return Ok(Arc::clone(pending));
+        }
+        if self.room_retry_at.is_some_and(|at| Instant::now() < at) {
+            return Err(ClaimError::Waiting);
+        }
+        self.pending = None;
+        let anchors = self.shared.names().paths.as_ref().map(|paths| paths.anchors.clone());
+        let Some(anchors) = anchors else {
+            return Err(ClaimError::TooLarge { needed: len, capacity: self.slot_capacity() });
+        };
+        match create(&self.options, len, self.seq, &anchors, &mut Vec::new()) {
+            Ok(segment) => {
+                self.room_retry_at = None;
+                self.room_retry = ROOM_RETRY_FIRST;
+                Ok(Arc::clone(self.pending.insert(Arc::new(Live::new(segment)))))
+            }
+            Err(error) => {
+                self.room_retry_at = Some(Instant::now() + self.room_retry);
+                self.room_retry = (self.room_retry * 2).min(ROOM_RETRY_MAX);
+                Err(ClaimError::NoLargerRing(error))
+            }
+        }
+    }
+
+    /// Makes a filled slot the newest frame and wakes the readers; returns its number.
+    ///
+    /// Sets sequence, epochs, publish times and the flags that follow from the ring's history.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError::Names`] when the frame is the first of a new generation whose names cannot be made: the old
+    /// generation stays. [`PublishError::Outdated`] for a slot of a generation that has been replaced meanwhile.
+    pub fn publish(&mut self, slot: SlotMut, mut meta: FrameMeta) -> Result<Sequence, PublishError> {
+        let began = mono_ns();
+        let fresh = !Arc::ptr_eq(&slot.live, &self.live);
+        if fresh && !self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &slot.live)) {
+            return Err(PublishError::Outdated);
+        }
+        let seq = self.seq + 1;
+        self.complete(&mut meta, seq);
+        let Segment { map, layout, .. } = &slot.live.segment;
+        slot::write_words(map, layout, slot.index, &meta::encode(&meta));
+        slot::commit(map, layout, slot.index, seq);
+        slot.live.set_stamp(slot.index, seq << 1);
+        let head = Head { seq, slot: slot.index };
+        head::store_head(map, head);
+        if fresh {
+            self.switch(Arc::clone(&slot.live)).map_err(PublishError::Names)?;
+        }
+        self.seq = seq;
+        self.head = Some(head);
+        self.source_seq = meta.source_seq;
+        self.next_flags = FrameFlags::default();
+        self.geometry = Some(meta.geometry);
+        self.announce(&meta, began);
+        Ok(Sequence(seq))
+    }
+
+    /// Fills in what the ring knows.
+    fn complete(&mut self, meta: &mut FrameMeta, seq: u64) {
+        let map = &self.live.segment.map;
+        let changed = self.geometry.is_some_and(|geometry| geometry != meta.geometry);
+        if changed || (self.geometry.is_none() && self.geometry_epoch == 0) {
+            self.geometry_epoch += 1;
+        }
+        meta.flags = meta.flags.with(self.next_flags).with_if(changed, FrameFlags::GEOMETRY_CHANGED);
+        meta.seq = Sequence(seq);
+        meta.geometry_epoch = self.geometry_epoch;
+        meta.writer_epoch = head::load_u32(map, at::WRITER_EPOCH);
+        meta.session_id = head::load_u32(map, at::SESSION_ID);
+        meta.dropped_before = self.dropped;
+        meta.publish_mono_ns = mono_ns();
+        meta.publish_real_ns = real_ns();
+        meta.boot_minus_mono_ns = boot_minus_mono_ns();
+    }
+
+    /// Gives the new generation the names and ends the old one.
+    fn switch(&mut self, new: Arc<Live>) -> Result<(), CreateError> {
+        let shared = Arc::clone(&self.shared);
+        let mut names = shared.names();
+        let old = std::mem::replace(&mut names.live, Arc::clone(&new));
+        carry_over(&old.segment, &new.segment);
+        if let Err(error) = names.install(Some(old.segment.identity)) {
+            names.live = old;
+            self.pending = None;
+            self.room_retry_at = Some(Instant::now() + ROOM_RETRY_FIRST);
+            return Err(error);
+        }
+        head::add_u64(&new.segment.map, Counter::Generations.offset(), 1);
+        retire(&old.segment, new.segment.layout.ring_uuid, Retired::Superseded);
+        shared.lost.store(false, Ordering::Relaxed);
+        drop(names);
+        self.live = new;
+        self.pending = None;
+        Ok(())
+    }
+
+    /// Times, counts and the wake-up of one publication.
+    fn announce(&mut self, meta: &FrameMeta, began: i64) {
+        let map = &self.live.segment.map;
+        head::store_u64(map, at::LAST_PUBLISH_MONO_NS, meta.publish_mono_ns.cast_unsigned());
+        head::store_u32(map, at::GEOMETRY_EPOCH, self.geometry_epoch);
+        head::bump_notify(map);
+        self.wake(meta.publish_mono_ns);
+        let map = &self.live.segment.map;
+        let bump = |counter: Counter, by: u64| head::add_u64(map, counter.offset(), by);
+        bump(Counter::Published, 1);
+        bump(Counter::Bytes, meta.geometry.len);
+        if meta.decoded_mono_ns > 0 {
+            let spent = (meta.publish_mono_ns - meta.decoded_mono_ns).max(0).cast_unsigned();
+            Histogram::record(map, at::DECODE_TO_PUBLISH, spent);
+        }
+        if self.last_publish_ns > 0 {
+            let interval = meta.publish_mono_ns - self.last_publish_ns;
+            self.interval_ns =
+                if self.interval_ns == 0 { interval } else { self.interval_ns + (interval - self.interval_ns) / 8 };
+            head::store_u32(map, at::FRAME_INTERVAL_US, u32::try_from(self.interval_ns / 1000).unwrap_or(u32::MAX));
+            Histogram::record(map, at::FRAME_INTERVAL, interval.max(0).cast_unsigned());
+        }
+        self.last_publish_ns = meta.publish_mono_ns;
+        let spent = (mono_ns() - began).max(0).cast_unsigned();
+        bump(Counter::PublishNsSum, spent);
+        map.u64_at(Counter::PublishNsMax.offset()).fetch_max(spent, Ordering::Relaxed);
+        map.u64_at(Counter::LagNsMax.offset()).fetch_max(meta.lag_ns, Ordering::Relaxed);
+    }
+
+    /// Wakes at most 32 sleepers; housekeeping wakes the rest. Never waits.
+    fn wake(&mut self, now_ns: i64) {
+        let map = &self.live.segment.map;
+        head::add_u64(map, Counter::WakeCalls.offset(), 1);
+        match wait::wake(map, wait::WAKE_MAX) {
+            Ok(woken) if woken >= wait::WAKE_MAX as usize => {
+                head::add_u64(map, Counter::WakeOverflow.offset(), 1);
+                self.shared.wake_overflow.store(true, Ordering::Relaxed);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                head::add_u64(map, Counter::WakeErrors.offset(), 1);
+                head::store_u32(map, at::WAKE_MODE, 1);
+                self.poll_until_ns = Some(now_ns + POLL_AFTER_WAKE_ERROR_NS);
+            }
+        }
+        if self.poll_until_ns.is_some_and(|until| now_ns >= until) {
+            head::store_u32(map, at::WAKE_MODE, 0);
+            self.poll_until_ns = None;
+        }
+    }
+
+    /// Counts a frame that will not be published, under one of the `dropped_*` counters.
+    pub fn count_drop(&mut self, counter: Counter) {
+        self.dropped += 1;
+        head::add_u64(&self.live.segment.map, counter.offset(), 1);
+    }
+}
+
+/// Chooses and takes a slot: the oldest one that is neither the newest frame, nor being written, nor leased.
+fn claim_in(live: &Live, head: Option<Head>) -> Option<u32> {
+    let Segment { map, layout, fd, .. } = &live.segment;
+    let reusable = |index: u32| head.is_none_or(|head| head.slot != index) && live.stamp(index) & 1 == 0;
+    let take = |index: u32| {
+        slot::begin_write(map, layout, index);
+        live.set_stamp(index, live.stamp(index) | 1);
+        index
+    };
+    let mut tried = None;
+    while let Some(candidate) = oldest_after(live, layout.slot_count, tried, reusable) {
+        let lock = layout.lease_lock_base + u64::from(candidate.1);
+        match try_lock(fd.as_fd(), LockKind::Exclusive, lock, 1) {
+            Ok(Locked::Conflict) => tried = Some(candidate),
+            locked => {
+                let index = take(candidate.1);
+                if locked.is_ok() {
+                    // Only an unlock of our own byte: it cannot conflict, and the next claim repeats it anyway.
+                    let _ = unlock(fd.as_fd(), lock, 1);
+                }
+                return Some(index);
+            }
+        }
+    }
+    let (_, oldest) = oldest_after(live, layout.slot_count, None, reusable)?;
+    head::add_u64(map, Counter::LeaseConflicts.offset(), 1);
+    if layout.lease_policy == LeasePolicy::Protect as u32 {
+        return None;
+    }
+    head::add_u64(map, Counter::LeasesRevoked.offset(), 1);
+    Some(take(oldest))
+}
+
+/// The reusable slot with the smallest stamp after `tried`; without allocation, because it runs per frame.
+fn oldest_after(
+    live: &Live,
+    slots: u32,
+    tried: Option<(u64, u32)>,
+    reusable: impl Fn(u32) -> bool,
+) -> Option<(u64, u32)> {
+    let keys = (0..slots).filter(|index| reusable(*index)).map(|index| (live.stamp(index), index));
+    keys.filter(|key| tried.is_none_or(|tried| *key > tried)).min()
+}
+
+/// Copies state, counters and texts into a new generation; sequence, identity and names are its own.
+fn carry_over(old: &Segment, new: &Segment) {
+    for offset in (at::COUNTERS..u64::from(HEADER_BYTES)).step_by(8) {
+        head::store_u64(&new.map, offset, head::load_u64(&old.map, offset));
+    }
+    for offset in [at::HEARTBEAT_MONO_NS, at::HEARTBEAT_REAL_NS, at::LAST_PUBLISH_MONO_NS] {
+        head::store_u64(&new.map, offset, head::load_u64(&old.map, offset));
+    }
+    for offset in [at::WRITER_EPOCH, at::GEOMETRY_EPOCH, at::SESSION_ID, at::WAKE_MODE, at::FRAME_INTERVAL_US] {
+        head::store_u32(&new.map, offset, head::load_u32(&old.map, offset));
+    }
+    let state = head::load_state(&old.map);
+    let since = head::load_u64(&old.map, at::STATE_SINCE_MONO_NS);
+    head::store_state(&new.map, state, since, head::load_u64(&old.map, at::NEXT_RETRY_MONO_NS));
+}
+
+/// Frames that reached the writer and were not published.
+fn dropped_so_far(map: &impl Region) -> u64 {
+    let counters = [Counter::DroppedNoSlot, Counter::DroppedRate, Counter::DroppedOverload, Counter::DroppedCorrupt];
+    counters.iter().map(|counter| head::load_u64(map, counter.offset())).sum()
+}
