@@ -317,16 +317,18 @@ impl Camera {
         ending: Ending,
         stop: &Receiver<Stop>,
     ) -> Result<Ending, Outcome> {
+        // Deadlines are counted from before their state is shown.
+        let now = self.clock.now();
         let reason = ending.why.reason;
         self.reason = reason;
         if watch.was_live() {
             self.lost = Some(reason);
         }
         if ending.forced {
-            self.may_force_at = self.clock.now().after(self.policy.forced_apart);
+            self.may_force_at = now.after(self.policy.forced_apart);
         }
         self.show(Phase::Stopping(ending.cause), reason, None);
-        match self.tear_down(worker, self.policy.teardown, stop) {
+        match self.tear_down(worker, now.after(self.policy.teardown), stop) {
             TornDown { complete, asked: true } => Err(self.leave(complete)),
             TornDown { complete: true, asked: false } => Ok(ending),
             TornDown { complete: false, asked: false } => {
@@ -338,16 +340,15 @@ impl Camera {
     }
 
     fn end_asked(&mut self, worker: &mut Worker, asked: Stop, stop: &Receiver<Stop>) -> Outcome {
+        let deadline = self.clock.now().after(self.patience(asked));
         self.announce_stop();
-        let within = if asked == Stop::Now { Duration::ZERO } else { self.policy.stop_teardown };
-        let torn_down = self.tear_down(worker, within, stop);
+        let torn_down = self.tear_down(worker, deadline, stop);
         self.leave(torn_down.complete)
     }
 
     /// Ends the session and waits until source and sink are home; drains its events, so that none of its threads
     /// waits for room.
-    fn tear_down(&mut self, worker: &mut Worker, within: Duration, stop: &Receiver<Stop>) -> TornDown {
-        let mut deadline = self.clock.now().after(within);
+    fn tear_down(&mut self, worker: &mut Worker, mut deadline: Mono, stop: &Receiver<Stop>) -> TornDown {
         let mut stop = stop.clone();
         let mut asked = false;
         worker.request_stop();
@@ -371,15 +372,10 @@ impl Camera {
                 recv(stop) -> message => {
                     asked = true;
                     self.announce_stop();
-                    let patience = match message {
-                        Ok(Stop::Now) => Duration::ZERO,
-                        Ok(Stop::Orderly) => self.policy.stop_teardown,
-                        Err(_) => {
-                            stop = never();
-                            self.policy.stop_teardown
-                        }
-                    };
-                    deadline = deadline.min(now.after(patience));
+                    if message.is_err() {
+                        stop = never();
+                    }
+                    deadline = deadline.min(now.after(self.patience(message.unwrap_or(Stop::Orderly))));
                 }
                 recv(alarm) -> _ => {}
             }
@@ -409,6 +405,14 @@ impl Camera {
         }
     }
 
+    /// How long a session may take to end when the operator asks so.
+    fn patience(&self, asked: Stop) -> Duration {
+        match asked {
+            Stop::Orderly => self.policy.stop_teardown,
+            Stop::Now => Duration::ZERO,
+        }
+    }
+
     /// Says goodbye; `complete` when nothing of a session is left.
     fn leave(&mut self, complete: bool) -> Outcome {
         self.announce_stop();
@@ -429,8 +433,8 @@ impl Camera {
             _ => self.tries.count(),
         };
         let shown = Shown { state: state_word(phase, reason, self.past), reason, attempt, next_retry };
+        let text = self.status_text(shown);
         if self.put(shown) {
-            let text = self.status_text(shown);
             self.health.status(&text);
         }
     }

@@ -6,6 +6,9 @@ use crate::clock::Mono;
 
 /// Least length of a measuring window.
 const WINDOW: Duration = Duration::from_secs(2);
+/// Least time after which a window with too few frames is called slow: beyond the stall limit of a fast camera, which
+/// is to be called stalled at once.
+const OVERDUE: Duration = Duration::from_secs(3);
 /// Frames that end a window.
 const WINDOW_FRAMES: u64 = 4;
 /// A session's first seconds are not "usual": many servers begin with a burst of old frames.
@@ -85,7 +88,7 @@ impl Pace {
         // Too few frames in the time of twice as many: slow for certain, so do not wait for the rest of them.
         let open = now.since(window.at);
         let patience_ns = self.usual_ns? * SLOW * WINDOW_FRAMES as f64;
-        let overdue = frames < WINDOW_FRAMES && open >= WINDOW && nanos(open) > patience_ns;
+        let overdue = frames < WINDOW_FRAMES && open >= OVERDUE && nanos(open) > patience_ns;
         overdue.then(|| (nanos(open) / frames.max(1) as f64, Mark { decoded: mark.decoded, at: now }))
     }
 
@@ -195,7 +198,7 @@ mod tests {
     fn a_camera_that_nearly_stops_is_slow_before_its_next_frame() {
         let mut player = Player::new();
         player.play(500, 40);
-        assert!(player.play(1, 2500));
+        assert!(player.play(1, 3500));
     }
 
     #[test]
