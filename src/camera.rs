@@ -269,10 +269,10 @@ impl Camera {
             SourceEvent::FirstPacket => return watch.first_packet(self.clock.now()),
             SourceEvent::Decoder { codec, decoder } => {
                 self.board.set_text(&codec, &decoder);
-                self.chronicle.decoder(&codec, &decoder);
+                self.chronicle.decoder(codec, decoder);
             }
             SourceEvent::Ended(why) => return Verdict::End(Ending::failure(why)),
-            SourceEvent::Notice(text) => self.chronicle.notice(&text),
+            SourceEvent::Notice(text) => self.chronicle.notice(self.clock.now(), text),
         }
         Verdict::Stay
     }
@@ -365,7 +365,7 @@ impl Camera {
                 recv(self.source.road) -> source => source.into_iter().for_each(|source| self.source.keep(source)),
                 recv(self.sink.road) -> sink => sink.into_iter().for_each(|sink| self.sink.keep(sink)),
                 recv(worker.events) -> event => match event {
-                    Ok(SourceEvent::Notice(text)) => self.chronicle.notice(&text),
+                    Ok(SourceEvent::Notice(text)) => self.chronicle.notice(now, text),
                     Ok(_) => {}
                     Err(_) => worker.events_over(),
                 },

@@ -636,3 +636,25 @@ fn an_unreachable_camera_writes_a_line_a_minute() {
     assert_eq!((&first["retry_in_ms"], &first["repeats"]), (&250.into(), &0.into()));
     assert_eq!((&lines[1]["repeats"], &lines[1]["level"]), (&15.into(), &"WARN".into()));
 }
+
+#[test]
+fn a_camera_that_comes_and_goes_repeats_itself_once_a_minute_at_most() {
+    let stage = Stage::with(Setup { random: 1.0, name: "flapping", ..Setup::default() }, []);
+    for _ in 0..20 {
+        let actor = stage.actor();
+        actor.say(SourceEvent::Decoder { codec: "h264".into(), decoder: "avdec_h264".into() });
+        actor.say(SourceEvent::Notice("the camera sends a marker per slice".into()));
+        actor.frame();
+        stage.advance(ms(250));
+        stage.until(State::Live, Reason::None);
+        actor.end(Reason::ServerClosed, RetryClass::Transient);
+        stage.advance(stage.backoff(Reason::ServerClosed));
+    }
+    let messages: Vec<_> = logged("flapping").iter().map(|line| line["message"].as_str().unwrap().to_owned()).collect();
+    let count = |text: &str| messages.iter().filter(|message| message.contains(text)).count();
+    // 20 rounds of at most 5.25 s: under two minutes.
+    assert_eq!(count("decoder chosen"), 1, "{messages:?}");
+    assert!((1..=2).contains(&count("marker per slice")), "{messages:?}");
+    assert!((1..=2).contains(&count("next try in")), "{messages:?}");
+    assert!((1..=2).contains(&count("live")), "{messages:?}");
+}

@@ -13,11 +13,16 @@ use crate::source::RetryClass;
 /// Least time between two lines that say the same.
 const QUIET: Duration = Duration::from_secs(60);
 
+/// Different notices that are remembered; a source that has more to say is written down again.
+const NOTICES: usize = 32;
+
 /// Writes the supervisor's log. Holds one entry per (state, reason), so it is bounded by their number.
 #[derive(Debug)]
 pub(crate) struct Chronicle {
     camera: String,
     lines: HashMap<(State, Reason), Line>,
+    notices: HashMap<String, Line>,
+    decoder: Option<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -28,7 +33,7 @@ struct Line {
 
 impl Chronicle {
     pub(crate) fn new(camera: String) -> Self {
-        Self { camera, lines: HashMap::new() }
+        Self { camera, lines: HashMap::new(), notices: HashMap::new(), decoder: None }
     }
 
     pub(crate) fn camera(&self) -> &str {
@@ -75,12 +80,26 @@ impl Chronicle {
         }
     }
 
-    pub(crate) fn notice(&self, text: &str) {
-        info!(camera = self.camera, "{text}");
+    /// Something the source found worth a line.
+    pub(crate) fn notice(&mut self, now: Mono, text: String) {
+        if self.notices.len() >= NOTICES && !self.notices.contains_key(&text) {
+            self.notices.clear();
+        }
+        let camera = self.camera.as_str();
+        if let Some(repeats) = self.notices.entry(text.clone()).or_insert(Line::NEW).admit(now) {
+            info!(camera, repeats, "{text}");
+        }
     }
 
-    pub(crate) fn decoder(&self, codec: &str, decoder: &str) {
-        info!(camera = self.camera, codec, decoder, "decoder chosen");
+    /// A decoder was chosen; written when it is another one than last time.
+    pub(crate) fn decoder(&mut self, codec: String, decoder: String) {
+        let chosen = Some((codec, decoder));
+        if self.decoder != chosen {
+            self.decoder = chosen;
+            if let Some((codec, decoder)) = &self.decoder {
+                info!(camera = self.camera, codec, decoder, "decoder chosen");
+            }
+        }
     }
 
     pub(crate) fn stopped(&self, clean: bool) {
@@ -94,15 +113,22 @@ impl Chronicle {
         error!(camera = self.camera, %state, %reason, "the session did not end within {limit}; the process is replaced");
     }
 
-    /// `Some(lines held back since)` when a line may be written.
     fn admit(&mut self, state: State, reason: Reason, now: Mono) -> Option<u64> {
-        let line = self.lines.entry((state, reason)).or_insert(Line { written: Mono(i64::MIN), held_back: 0 });
-        if now.since(line.written) < QUIET {
-            line.held_back += 1;
+        self.lines.entry((state, reason)).or_insert(Line::NEW).admit(now)
+    }
+}
+
+impl Line {
+    const NEW: Self = Self { written: Mono(i64::MIN), held_back: 0 };
+
+    /// `Some(lines held back since the last one)` when this one may be written.
+    fn admit(&mut self, now: Mono) -> Option<u64> {
+        if now.since(self.written) < QUIET {
+            self.held_back = self.held_back.saturating_add(1);
             return None;
         }
-        let held_back = line.held_back;
-        *line = Line { written: now, held_back: 0 };
+        let held_back = self.held_back;
+        *self = Self { written: now, held_back: 0 };
         Some(held_back)
     }
 }
@@ -135,5 +161,12 @@ mod tests {
         assert_eq!(chronicle.admit(State::Reconnecting, Reason::Dns, Mono(1)), Some(0));
         chronicle.forget();
         assert_eq!(chronicle.admit(State::Reconnecting, Reason::ConnectRefused, Mono(1)), Some(0));
+    }
+
+    #[test]
+    fn notices_are_remembered_but_not_for_ever() {
+        let mut chronicle = Chronicle::new("yard".into());
+        (0..1000).for_each(|n| chronicle.notice(Mono(n), format!("notice {n}")));
+        assert!(chronicle.notices.len() <= NOTICES);
     }
 }
