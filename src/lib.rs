@@ -17,6 +17,12 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod backoff;
+pub mod camera;
 pub mod cli;
+pub mod clock;
 pub mod exit;
+pub mod health;
+pub mod log;
+pub mod shutdown;
 pub mod source;
