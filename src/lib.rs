@@ -19,4 +19,6 @@
 
 pub mod cli;
 pub mod exit;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod source;
