@@ -8,8 +8,12 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::SimError;
+use super::jpeg;
 use super::picture::{Color, Pattern};
 use super::stamp;
+
+/// Widest and highest picture, pixels.
+const LARGEST_SIDE: u32 = 8192;
 
 /// What the stream is compressed with.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
@@ -19,7 +23,7 @@ pub enum Codec {
     H264,
     /// H.265 by x265, no B-frames; even sizes.
     H265,
-    /// JPEG pictures over RTP (RFC 2435); any size up to 2040x2040.
+    /// JPEG pictures over RTP (RFC 2435); any size.
     Mjpeg,
     /// A codec that camring does not take: it must refuse this stream and say so.
     Theora,
@@ -215,7 +219,8 @@ pub struct StreamConfig {
     pub seed: u64,
     /// Bits per second; `None` = a tenth of a bit per pixel, as cameras do. Not for MJPEG.
     pub bitrate: Option<u32>,
-    /// Default: the size stays. Not for Theora, whose size is fixed by the session description.
+    /// Default: the size stays. Not for Theora and, except between multiples of 8 up to
+    /// 2040, not for MJPEG: their sizes are fixed by the session description.
     pub switch: Option<Switch>,
 }
 
@@ -267,11 +272,17 @@ impl StreamConfig {
         }
         self.check_size(self.size)?;
         match self.switch {
+            None => Ok(()),
             Some(_) if self.codec == Codec::Theora => {
                 wrong("Theora cannot change its size in a session; choose another codec".to_owned())
             }
+            Some(switch)
+                if self.codec == Codec::Mjpeg && ![self.size, switch.size].into_iter().all(jpeg::fits_header) =>
+            {
+                let (from, to) = (self.size, switch.size);
+                wrong(format!("MJPEG cannot change from {from} to {to} in a session; use multiples of 8 up to 2040"))
+            }
             Some(switch) => self.check_size(switch.size),
-            None => Ok(()),
         }
     }
 
@@ -281,11 +292,9 @@ impl StreamConfig {
             return wrong(error.to_string());
         }
         let even = size.width.is_multiple_of(2) && size.height.is_multiple_of(2);
-        let largest = if self.codec == Codec::Mjpeg { 2040 } else { 8192 };
         match self.codec {
-            _ if size.width.max(size.height) > largest => {
-                let name = self.codec.name();
-                wrong(format!("{size} is too large for {name}; its limit is {largest}x{largest}"))
+            _ if size.width.max(size.height) > LARGEST_SIDE => {
+                wrong(format!("{size} is too large; the limit is {LARGEST_SIDE}x{LARGEST_SIDE}"))
             }
             Codec::H264 | Codec::H265 if !even => {
                 let name = self.codec.name();
@@ -419,10 +428,11 @@ mod tests {
     fn impossible_streams_are_refused_with_a_reason() {
         let tiny = StreamConfig { size: Size::new(100, 100), ..stream() };
         assert_eq!(refusal(tiny), "a picture of 100x100 has no room for a stamp; it needs at least 128x64");
-        let wide = StreamConfig { codec: Codec::Mjpeg, size: Size::new(3840, 2160), ..stream() };
-        assert_eq!(refusal(wide), "3840x2160 is too large for mjpeg; its limit is 2040x2040");
+        let wide = StreamConfig { codec: Codec::Mjpeg, size: Size::new(8193, 2160), ..stream() };
+        assert_eq!(refusal(wide), "8193x2160 is too large; the limit is 8192x8192");
         let switch = Some(Switch { size: Size::new(1279, 720), after: Duration::from_secs(1) });
         assert!(refusal(StreamConfig { switch, ..stream() }).contains("not 1279x720"));
+        assert!(refusal(StreamConfig { codec: Codec::Mjpeg, switch, ..stream() }).contains("multiples of 8"));
         assert!(refusal(StreamConfig { codec: Codec::Theora, switch, ..stream() }).contains("cannot change its size"));
         assert!(
             refusal(StreamConfig { codec: Codec::Mjpeg, bitrate: Some(1_000_000), ..stream() }).contains("quality")

@@ -11,6 +11,7 @@
 
 mod config;
 mod feed;
+mod jpeg;
 pub mod picture;
 mod server;
 pub mod stamp;

@@ -16,6 +16,7 @@ use secrecy::ExposeSecret;
 use super::SimError;
 use super::config::{AuthScheme, Codec, Login, SimConfig, StreamConfig};
 use super::feed::{Counts, Feed, Stop, Stream};
+use super::jpeg;
 
 /// How long a stop may take before the server's thread is left behind.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -250,13 +251,19 @@ struct Running {
 
 impl Feeds {
     fn begin(&self, stream: &Arc<Stream>, media: &RTSPMedia) -> Result<(), SimError> {
-        let source = media
+        let pipeline = media
             .element()
             .downcast::<gst::Bin>()
-            .ok()
-            .and_then(|bin| bin.by_name("camera"))
+            .map_err(|_| glib::bool_error!("a launch line of several elements makes a bin"))?;
+        let source = pipeline
+            .by_name("camera")
             .and_then(|element| element.downcast::<gst_app::AppSrc>().ok())
             .ok_or_else(|| glib::bool_error!("the pipeline has no source"))?;
+        if stream.config.codec == Codec::Mjpeg && !jpeg::fits_header(stream.config.size) {
+            let pad = pipeline.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
+            let pad = pad.ok_or_else(|| glib::bool_error!("the pipeline has no payloader"))?;
+            jpeg::state_size(&pad, stream.config.size);
+        }
         source.set_caps(Some(stream.caps()));
         let stop = Arc::new(Stop::default());
         let at_end = Arc::clone(&stop);
