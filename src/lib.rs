@@ -25,4 +25,6 @@ pub mod exit;
 pub mod health;
 pub mod log;
 pub mod shutdown;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod source;

@@ -1,5 +1,8 @@
 //! The command line: one file per subcommand, this one only dispatches.
 
+#[cfg(feature = "sim")]
+mod sim;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -28,7 +31,11 @@ pub struct Global {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Simulate a camera: an RTSP server whose every picture carries a machine-readable stamp.
+    #[cfg(feature = "sim")]
+    Sim(sim::Args),
+}
 
 /// Runs the chosen subcommand.
 ///
@@ -36,5 +43,8 @@ pub enum Command {}
 ///
 /// Whatever the subcommand reports, with the exit code of the table in `exit.rs`.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command {}
+    match cli.command {
+        #[cfg(feature = "sim")]
+        Command::Sim(args) => sim::run(args),
+    }
 }
