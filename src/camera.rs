@@ -1,7 +1,7 @@
 //! The supervisor: one camera's state machine, its deadlines, and what it tells readers, people and the manager.
 //!
 //! ```text
-//! Idle -> Connecting -> Syncing -> Live <-> Degraded
+//! Idle -> Connecting -> Syncing -> Live <-> Degraded, Refused
 //!             |            |         |         |
 //!             +------------+---------+---------+--> Stopping -> Backoff -> Connecting
 //!                                                      |
@@ -223,7 +223,7 @@ impl Camera {
             let now = self.clock.now();
             self.health.decided(now);
             self.board.counted(&worker.take_counts());
-            let verdict = match watch.look(now, &Sample::of(worker.progress(), self.board.published())) {
+            let verdict = match watch.look(now, &Sample::of(worker.progress(), self.board.published(), self.board.refusal())) {
                 Verdict::Stay => {
                     self.forgive(watch.live_for(now));
                     match self.sleep(worker, stop, watch.next_look(now)) {
@@ -287,6 +287,7 @@ impl Camera {
                 self.show(Phase::Degraded, reason, None);
                 self.chronicle.degraded(self.clock.now(), reason);
             }
+            Verdict::Enter(Phase::Refused, reason) => self.show(Phase::Refused, reason, None),
             Verdict::Enter(phase, _) => self.show(phase, self.reason, None),
         }
         None
@@ -429,7 +430,7 @@ impl Camera {
 
     fn show(&mut self, phase: Phase, reason: Reason, next_retry: Option<Mono>) {
         let attempt = match phase {
-            Phase::Idle | Phase::Live | Phase::Degraded => 0,
+            Phase::Idle | Phase::Live | Phase::Degraded | Phase::Refused => 0,
             _ => self.tries.count(),
         };
         let shown = Shown { state: state_word(phase, reason, self.past), reason, attempt, next_retry };

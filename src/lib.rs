@@ -18,12 +18,14 @@
 #![forbid(unsafe_code)]
 
 pub mod backoff;
+pub mod board;
 pub mod camera;
 pub mod cli;
 pub mod clock;
 pub mod exit;
 pub mod health;
 pub mod log;
+pub mod publish;
 pub mod shutdown;
 #[cfg(feature = "sim")]
 pub mod sim;
