@@ -18,5 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod convert;
 pub mod exit;
+pub mod pipeline;
 pub mod source;
