@@ -22,9 +22,11 @@ pub mod board;
 pub mod camera;
 pub mod cli;
 pub mod clock;
+pub mod convert;
 pub mod exit;
 pub mod health;
 pub mod log;
+pub mod pipeline;
 pub mod publish;
 pub mod shutdown;
 #[cfg(feature = "sim")]
