@@ -39,7 +39,7 @@ use crate::source::{FrameSink, FrameSource, RetryClass, RetryReason, SourceEvent
 use chronicle::Chronicle;
 use tries::Tries;
 use watch::{Ending, Sample, Verdict, Watch, tenths};
-use worker::{Home, Report, Worker};
+use worker::{EVENTS, Home, Report, Worker};
 
 /// What a [`Camera`] is made of.
 pub struct Parts {
@@ -358,6 +358,7 @@ impl Camera {
             self.health.decided(now);
             let complete = self.source.is_home() && self.sink.is_home();
             if complete || now >= deadline {
+                worker.events.clone().try_iter().take(EVENTS).for_each(|event| self.overhear(event, now));
                 self.board.counted(&worker.take_counts());
                 return TornDown { complete, asked };
             }
@@ -366,8 +367,7 @@ impl Camera {
                 recv(self.source.road) -> source => source.into_iter().for_each(|source| self.source.keep(source)),
                 recv(self.sink.road) -> sink => sink.into_iter().for_each(|sink| self.sink.keep(sink)),
                 recv(worker.events) -> event => match event {
-                    Ok(SourceEvent::Notice(text)) => self.chronicle.notice(now, text),
-                    Ok(_) => {}
+                    Ok(event) => self.overhear(event, now),
                     Err(_) => worker.events_over(),
                 },
                 recv(stop) -> message => {
@@ -380,6 +380,13 @@ impl Camera {
                 }
                 recv(alarm) -> _ => {}
             }
+        }
+    }
+
+    /// Takes in what a session says while it ends: its notices count, its states no longer do.
+    fn overhear(&mut self, event: SourceEvent, now: Mono) {
+        if let SourceEvent::Notice(text) = event {
+            self.chronicle.notice(now, text);
         }
     }
 
