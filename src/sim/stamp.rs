@@ -10,7 +10,9 @@
 //!        1920x1080 -> 24    1280x720 -> 24    641x359 -> 14    640x360 -> 14    320x240 -> 8
 //! ```
 //!
-//! The stamp covers `16*side` x `8*side` pixels; a picture under 128x64 has no room for one. Luma of a cell is 16
+//! The stamp covers `16*side` x `8*side` pixels; a picture under 128x64 has no room for one. A picture of at least
+//! `16*side` rows carries the same stamp a second time, from column `(width - 16*side) & !1`, row
+//! `(height - 8*side) & !1` on (bottom right): when the two differ, the picture is a mixture of two frames. Luma of a cell is 16
 //! (bit 0) or 235 (bit 1), chroma under the stamp is 128, so that grey, the green channel, or the mean of packed RGB
 //! all read alike, in limited and in full range.
 //!
@@ -98,6 +100,14 @@ pub enum StampError {
         /// First byte that was read.
         found: u8,
     },
+    /// The upper part is of one frame and the lower part of another.
+    #[error("the picture is torn: frame {top} at the top, frame {bottom} at the bottom")]
+    Torn {
+        /// Frame number at the top.
+        top: u32,
+        /// Frame number at the bottom.
+        bottom: u32,
+    },
     /// A bit is wrong.
     #[error("the stamp has checksum {found:#06x} but its content gives {expected:#06x}: the picture is damaged")]
     Checksum {
@@ -151,7 +161,13 @@ pub fn cell_side(width: u32, height: u32) -> Result<u32, StampError> {
     Ok(side)
 }
 
-/// Paints the stamp into the luma plane of a picture of `width` x `height`.
+/// Top-left pixels of the stamps of a picture: the first, and the second when its rows do not touch the first.
+fn origins(width: u32, height: u32, side: u32) -> impl Iterator<Item = (u32, u32)> {
+    let second = ((width - side * COLUMNS) & !1, (height - side * ROWS) & !1);
+    [(0, 0), second].into_iter().take(if height >= 2 * side * ROWS { 2 } else { 1 })
+}
+
+/// Paints the stamp, twice where there is room, into the luma plane of a picture of `width` x `height`.
 ///
 /// The chroma under it must be neutral: see [`blank_chroma`].
 ///
@@ -159,14 +175,17 @@ pub fn cell_side(width: u32, height: u32) -> Result<u32, StampError> {
 ///
 /// [`StampError::TooSmall`], or [`StampError::ShortRows`] when `luma` does not hold the whole picture.
 pub fn paint(luma: &mut [u8], stride: usize, width: u32, height: u32, stamp: &Stamp) -> Result<(), StampError> {
-    let side = cell_side(width, height)? as usize;
+    let side = cell_side(width, height)?;
     check_rows(luma.len(), stride, width as usize, height as usize)?;
     let bytes = stamp.to_bytes();
-    let area = luma.chunks_mut(stride).take(side * ROWS as usize);
-    for (y, row) in area.enumerate() {
-        let bits = bytes[y / side * 2..][..2].iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
-        for (cell, bit) in row.chunks_exact_mut(side).zip(bits) {
-            cell.fill(if bit == 1 { WHITE } else { BLACK });
+    for (left, top) in origins(width, height, side) {
+        let area = luma.chunks_mut(stride).skip(top as usize).take((side * ROWS) as usize);
+        for (y, row) in area.enumerate() {
+            let bits = bytes[y / side as usize * 2..][..2].iter();
+            let bits = bits.flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1));
+            for (cell, bit) in row[left as usize..].chunks_exact_mut(side as usize).zip(bits) {
+                cell.fill(if bit == 1 { WHITE } else { BLACK });
+            }
         }
     }
     Ok(())
@@ -178,10 +197,13 @@ pub fn paint(luma: &mut [u8], stride: usize, width: u32, height: u32, stamp: &St
 ///
 /// [`StampError::TooSmall`], or [`StampError::ShortRows`] when `chroma` does not hold the whole plane.
 pub fn blank_chroma(chroma: &mut [u8], stride: usize, width: u32, height: u32) -> Result<(), StampError> {
-    let half_side = cell_side(width, height)? as usize / 2;
+    let side = cell_side(width, height)?;
     check_rows(chroma.len(), stride, width.div_ceil(2) as usize, height.div_ceil(2) as usize)?;
-    for row in chroma.chunks_mut(stride).take(half_side * ROWS as usize) {
-        row[..half_side * COLUMNS as usize].fill(128);
+    let (columns, rows) = ((side * COLUMNS / 2) as usize, (side * ROWS / 2) as usize);
+    for (left, top) in origins(width, height, side) {
+        for row in chroma.chunks_mut(stride).skip(top as usize / 2).take(rows) {
+            row[left as usize / 2..][..columns].fill(128);
+        }
     }
     Ok(())
 }
@@ -193,10 +215,19 @@ pub fn blank_chroma(chroma: &mut [u8], stride: usize, width: u32, height: u32) -
 /// Why there is no readable stamp; a damaged stamp is never returned as a good one.
 pub fn read(width: u32, height: u32, mut value: impl FnMut(u32, u32) -> u8) -> Result<Stamp, StampError> {
     let side = cell_side(width, height)?;
+    let mut stamps = origins(width, height, side).map(|origin| read_one(origin, side, &mut value));
+    let top = stamps.next().expect("every stamped picture has a first stamp")?;
+    match stamps.next().transpose()? {
+        Some(bottom) if bottom != top => Err(StampError::Torn { top: top.number, bottom: bottom.number }),
+        _ => Ok(top),
+    }
+}
+
+fn read_one((left, top): (u32, u32), side: u32, value: &mut impl FnMut(u32, u32) -> u8) -> Result<Stamp, StampError> {
     let mut bytes = [0; BYTES];
     for row in 0..ROWS {
         for column in 0..COLUMNS {
-            let mean = mean_of_inner_half(column * side, row * side, side, &mut value);
+            let mean = mean_of_inner_half(left + column * side, top + row * side, side, value);
             let bit = match mean {
                 ..=BLACK_MAX => 0,
                 WHITE_MIN.. => 1,
@@ -314,7 +345,10 @@ mod tests {
     #[test]
     fn nothing_outside_the_stamp_is_painted() {
         let (luma, stride) = picture(641, 359, &stamp());
-        let outside = |x: usize, y: usize| x >= 14 * 16 || y >= 14 * 8;
+        // 641 - 16*14 = 417 and 359 - 8*14 = 247, rounded down to even.
+        let first = |x: usize, y: usize| x < 14 * 16 && y < 14 * 8;
+        let second = |x: usize, y: usize| (416..416 + 14 * 16).contains(&x) && (246..246 + 14 * 8).contains(&y);
+        let outside = |x: usize, y: usize| !first(x, y) && !second(x, y);
         let touched = (0..luma.len()).filter(|i| outside(i % stride, i / stride) && luma[*i] != 128).count();
         assert_eq!(touched, 0);
     }
@@ -353,6 +387,15 @@ mod tests {
             let error = read_luma(&damaged, stride, 320, 240).expect_err("one bit is wrong");
             assert!(matches!(error, StampError::Sync { .. } | StampError::Checksum { .. }), "cell {cell}: {error}");
         }
+    }
+
+    #[test]
+    fn a_mixture_of_two_frames_is_called_torn() {
+        let (mut luma, stride) = picture(640, 360, &stamp());
+        let (newer, _) = picture(640, 360, &Stamp { number: stamp().number + 1, ..stamp() });
+        luma[..200 * stride].copy_from_slice(&newer[..200 * stride]);
+        let torn = StampError::Torn { top: stamp().number + 1, bottom: stamp().number };
+        assert_eq!(read_luma(&luma, stride, 640, 360), Err(torn));
     }
 
     #[test]
