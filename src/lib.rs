@@ -18,5 +18,6 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod config;
 pub mod exit;
 pub mod source;

@@ -1,5 +1,7 @@
 //! The command line: one file per subcommand, this one only dispatches.
 
+pub mod check;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -28,7 +30,10 @@ pub struct Global {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Validate the configuration and say everything that is wrong with it.
+    Check(check::Args),
+}
 
 /// Runs the chosen subcommand.
 ///
@@ -36,5 +41,7 @@ pub enum Command {}
 ///
 /// Whatever the subcommand reports, with the exit code of the table in `exit.rs`.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command {}
+    match cli.command {
+        Command::Check(args) => check::run(&cli.global, &args),
+    }
 }
