@@ -105,12 +105,13 @@ impl Config {
         }
         let (main, parts) = (folder.join("camring.toml"), folder.join("conf.d"));
         let mut files = list(&parts)?;
-        if main.exists() {
+        // What cannot be examined is there: reading it says why it cannot be read.
+        if main.try_exists().unwrap_or(true) {
             files.insert(0, main.clone());
         }
         if files.is_empty() {
             let title = format!("no configuration: looked for {} and {}/*.toml", main.display(), parts.display());
-            return Err(Problem::error(title, "create one of them, or say --config FILE").into());
+            return Err(Problem::error(title, "create one of them, or name a file on the command line").into());
         }
         Ok(files)
     }

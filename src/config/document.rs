@@ -10,7 +10,7 @@ use toml::de::{DeTable, DeValue};
 use super::keys::{self, KEYS, Key, Table};
 use super::name::{CameraName, NAME_RULE, did_you_mean};
 use super::report::{Place, Problem, SourceFile};
-use super::value::{Refusal, Value};
+use super::value::{Refusal, Value, type_noun};
 
 /// One key that the file says.
 #[derive(Clone, Debug)]
@@ -125,7 +125,7 @@ impl Walk<'_> {
     fn expect_table<'a, 'i>(&mut self, title: &str, item: Item<'a, 'i>) -> Option<&'a DeTable<'i>> {
         let found = item.1.get_ref().as_table();
         if found.is_none() {
-            let label = format!("this is a {}, expected a table", item.1.get_ref().type_str());
+            let label = format!("this is {}, expected a table", type_noun(item.1.get_ref()));
             let hint = format!("write {title} on a line of its own, and its keys below");
             let problem = Problem::error(format!("{title} has the wrong type"), hint);
             self.problems.push(problem.at(Some(&self.place(item.1.span())), label));

@@ -71,6 +71,9 @@ fn cuts(source: &str, is_public: &impl Fn(&str) -> bool) -> Vec<Range<usize>> {
                     cuts.extend(secret_value(source, &tokens[at + 1..]));
                 }
             }
+            TokenKind::Atom if looks_secret(&source[span.clone()]) && !is_key(&tokens[at + 1..]) => {
+                cuts.push(span.end..line_end(source, span.end));
+            }
             TokenKind::Comment if looks_secret(&source[span.clone()]) => cuts.push(span.start + 1..span.end),
             _ => cuts.extend(secret_spans(&source[span.clone()]).into_iter().map(|cut| shifted(&cut, span.start))),
         }
@@ -102,6 +105,15 @@ fn key_before<'a>(source: &'a str, tokens: &[Token]) -> &'a str {
     key.map_or("", |token| source[span_of(token)].trim_matches(['"', '\'']))
 }
 
+/// Whether what precedes these tokens can be a key; `password: x` is a password in the wrong language.
+fn is_key(after: &[Token]) -> bool {
+    matches!(next_kind(after), Some(TokenKind::Equals | TokenKind::Dot | TokenKind::RightSquareBracket))
+}
+
+fn line_end(source: &str, from: usize) -> usize {
+    source[from..].find('\n').map_or(source.len(), |at| from + at)
+}
+
 fn next_kind(tokens: &[Token]) -> Option<TokenKind> {
     tokens.iter().map(Token::kind).find(|kind| *kind != TokenKind::Whitespace)
 }
@@ -109,27 +121,28 @@ fn next_kind(tokens: &[Token]) -> Option<TokenKind> {
 /// The value after `=`: the inside of one string, or everything up to the end of the line.
 fn secret_value(source: &str, after: &[Token]) -> Option<Range<usize>> {
     let mut after = after.iter().skip_while(|token| token.kind() == TokenKind::Whitespace);
-    let first = after.next()?;
+    let first = after.next().filter(|first| first.kind() != TokenKind::Newline)?;
     let span = span_of(first);
     let closed = after.find(|token| token.kind() != TokenKind::Whitespace).is_none_or(|next| {
         use TokenKind::{Comma, Comment, Eof, Newline, RightCurlyBracket};
         matches!(next.kind(), Comma | Comment | Eof | Newline | RightCurlyBracket)
     });
     let quote = match first.kind() {
-        TokenKind::BasicString | TokenKind::LiteralString => 1,
-        TokenKind::MlBasicString | TokenKind::MlLiteralString => 3,
-        _ => 0,
+        TokenKind::BasicString => "\"",
+        TokenKind::LiteralString => "'",
+        TokenKind::MlBasicString => "\"\"\"",
+        TokenKind::MlLiteralString => "'''",
+        _ => "",
     };
-    let inside = span.start + quote..span.end.saturating_sub(quote);
-    let cut = if closed && quote > 0 && inside.start <= inside.end {
-        inside
-    } else {
-        let line_end = source[span.end..].find('\n').map_or(source.len(), |at| span.end + at);
-        span.start..line_end
+    let text = &source[span.clone()];
+    let inside = text.strip_prefix(quote).and_then(|text| text.strip_suffix(quote)).filter(|_| !quote.is_empty());
+    let cut = match inside {
+        Some(inside) if closed => span.start + quote.len()..span.start + quote.len() + inside.len(),
+        _ => span.start..line_end(source, span.end),
     };
     let value = &source[cut.clone()];
     let is_reference = value.starts_with("${") && value.find('}') == Some(value.len() - 1);
-    (!value.is_empty() && !is_reference && value != "\n").then_some(cut)
+    (!value.is_empty() && !is_reference).then_some(cut)
 }
 
 #[cfg(test)]
@@ -164,15 +177,29 @@ mod tests {
             "password = \"hunter2\n",
             "password = p@ss,hunter2 # x\n",
             "password = \"x\"hunter2\"\n",
-            "password \"hunter2\" = 1 = hunter2\n",
+            "password \"hunter2\"\n",
+            "password: hunter2\n",
+            "password: \"hunter2\"\n",
+            "front_pw => 'hunter2'\n",
             "password = [\"hunter2\"]",
             "password = { a = \"hunter2\" }",
             "url = \"rtsp://u:hunter2@h",
             "url = rtsp://u:hunter2@h",
         ] {
             let shown = mask(source);
-            let kept = shown.contains("hunter2") && !source.starts_with("password \"");
-            assert!(!kept, "{shown}");
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_unclosed_password_is_hidden_to_its_last_letter() {
+        for (source, shown) in [
+            ("password = \"hunté\nslots = 1", "password = ***\nslots = 1"),
+            ("password = 'hunté", "password = ***"),
+            ("password = \"\"\"hunté\né", "password = ***\n***"),
+            ("password = \"", "password = ***"),
+        ] {
+            assert_eq!(mask(source), shown);
         }
     }
 

@@ -245,7 +245,7 @@ impl ConfigErrors {
     /// Sorts problems by place, and keeps one of those that several cameras inherit from one line.
     #[must_use]
     pub fn new(mut problems: Vec<Problem>) -> Self {
-        problems.sort_by_key(Problem::order);
+        problems.sort_by_cached_key(|problem| (problem.order(), problem.title.clone()));
         problems.dedup_by(|a, b| !a.marks.is_empty() && a.title == b.title && a.order() == b.order());
         Self { problems }
     }

@@ -73,7 +73,7 @@ pub fn ring_bytes(size: FrameSize, slots: u32) -> u64 {
 pub struct MountRoom {
     /// Where it is.
     pub path: PathBuf,
-    /// All of it, used or not.
+    /// All of it, used or not; `u64::MAX` for a mount without a limit.
     pub total_bytes: u64,
 }
 
@@ -82,7 +82,12 @@ impl MountRoom {
     #[must_use]
     pub fn of(path: &std::path::Path) -> Option<Self> {
         let room = rustix::fs::statvfs(path).ok()?;
-        Some(Self { path: path.to_owned(), total_bytes: room.f_blocks.saturating_mul(room.f_frsize) })
+        // A tmpfs mounted with size=0 has no limit and says 0.
+        let total_bytes = match room.f_blocks.saturating_mul(room.f_frsize) {
+            0 => u64::MAX,
+            bytes => bytes,
+        };
+        Some(Self { path: path.to_owned(), total_bytes })
     }
 }
 

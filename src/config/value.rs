@@ -152,11 +152,6 @@ impl Kind {
     }
 
     fn wrong_type(&self, path: &str, value: &DeValue<'_>) -> Refusal {
-        let found = match value {
-            DeValue::Boolean(_) => "true or false".to_owned(),
-            DeValue::Array(_) | DeValue::Integer(_) => format!("an {}", value.type_str()),
-            _ => format!("a {}", value.type_str()),
-        };
         let wanted = match self {
             Self::Flag => "true or false",
             Self::Integer { .. } => "an integer",
@@ -164,7 +159,7 @@ impl Kind {
             Self::Either(_, Self::Integer { .. }) => "an integer or a string",
             _ => "a string",
         };
-        self.refuse(format!("{path} has the wrong type"), format!("this is {found}, expected {wanted}"))
+        self.refuse(format!("{path} has the wrong type"), format!("this is {}, expected {wanted}", type_noun(value)))
     }
 
     fn refuse(&self, title: impl Into<String>, label: impl Into<String>) -> Refusal {
@@ -315,6 +310,19 @@ impl Refusal {
     }
 }
 
+/// The type of a value with its article.
+pub(super) fn type_noun(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date or time",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}
+
 fn word(words: &'static [&'static str], text: &str) -> Option<&'static str> {
     words.iter().copied().find(|word| *word == text)
 }
@@ -322,7 +330,7 @@ fn word(words: &'static [&'static str], text: &str) -> Option<&'static str> {
 fn shown(value: &DeValue<'_>) -> String {
     match value {
         DeValue::Integer(number) => number.to_string(),
-        other => other.type_str().to_owned(),
+        other => type_noun(other).to_owned(),
     }
 }
 
