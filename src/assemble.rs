@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use camring_ring::{Capacity, HugePages, LeasePolicy, NameError, ReaderGroup, RingName, SegmentName, ShmDir, WriterOptions};
+use camring_ring::{
+    Capacity, HugePages, LeasePolicy, NameError, ReaderGroup, RingName, SegmentName, ShmDir, WriterOptions,
+};
 
 use crate::backoff::RetryPolicy;
 use crate::camera::Policy;
+use crate::config::words::{self, Switch, Word};
 use crate::config::{Access, Camera, DecodeDevice, Group, MaxSize, Source, Tls};
-use crate::config::words::{self, AutoOr, Switch, Word};
 use crate::pipeline::{
     AccessUnits, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions, Transport,
 };

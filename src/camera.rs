@@ -223,19 +223,20 @@ impl Camera {
             let now = self.clock.now();
             self.health.decided(now);
             self.board.counted(&worker.take_counts());
-            let verdict = match watch.look(now, &Sample::of(worker.progress(), self.board.published(), self.board.refusal())) {
-                Verdict::Stay => {
-                    self.forgive(watch.live_for(now));
-                    match self.sleep(worker, stop, watch.next_look(now)) {
-                        Wake::Asked(asked) => return Close::Asked(asked),
-                        Wake::Event(event) => self.heed(watch, event),
-                        Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
-                        Wake::Died => Verdict::End(Ending::failure(died())),
-                        Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
+            let verdict =
+                match watch.look(now, &Sample::of(worker.progress(), self.board.published(), self.board.refusal())) {
+                    Verdict::Stay => {
+                        self.forgive(watch.live_for(now));
+                        match self.sleep(worker, stop, watch.next_look(now)) {
+                            Wake::Asked(asked) => return Close::Asked(asked),
+                            Wake::Event(event) => self.heed(watch, event),
+                            Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
+                            Wake::Died => Verdict::End(Ending::failure(died())),
+                            Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
+                        }
                     }
-                }
-                verdict => verdict,
-            };
+                    verdict => verdict,
+                };
             if let Some(ending) = self.obey(verdict) {
                 return Close::Failed(ending);
             }

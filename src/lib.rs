@@ -17,11 +17,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod backoff;
 pub mod board;
 pub mod camera;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod convert;
 pub mod exit;
 pub mod health;

@@ -1,5 +1,9 @@
 //! The command line: one file per subcommand, this one only dispatches.
 
+mod check;
+#[cfg(feature = "sim")]
+mod demo;
+mod run;
 #[cfg(feature = "sim")]
 mod sim;
 
@@ -32,6 +36,13 @@ pub struct Global {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Validate the configuration and say everything that is wrong with it.
+    Check(check::Args),
+    /// Show the whole path on the embedded camera: RTSP, capture, ring, readers; exit 0 when all is right.
+    #[cfg(feature = "sim")]
+    Demo(demo::Args),
+    /// Capture one camera in the foreground.
+    Run(run::Args),
     /// Simulate a camera: an RTSP server whose every picture carries a machine-readable stamp.
     #[cfg(feature = "sim")]
     Sim(sim::Args),
@@ -44,6 +55,10 @@ pub enum Command {
 /// Whatever the subcommand reports, with the exit code of the table in `exit.rs`.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Check(args) => check::run(&cli.global, &args),
+        #[cfg(feature = "sim")]
+        Command::Demo(args) => demo::run(&args, &cli.global),
+        Command::Run(args) => run::run(&args, &cli.global),
         #[cfg(feature = "sim")]
         Command::Sim(args) => sim::run(args),
     }

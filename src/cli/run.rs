@@ -145,10 +145,9 @@ fn refused(error: CreateError) -> Failure {
         CreateError::ForeignOwner { .. } | CreateError::AnchorFolder { .. } | CreateError::Group { .. } => {
             Exit::Permission
         }
-        CreateError::Name(_)
-        | CreateError::NotTmpfs(_)
-        | CreateError::NameTaken { .. }
-        | CreateError::Size { .. } => Exit::Config,
+        CreateError::Name(_) | CreateError::NotTmpfs(_) | CreateError::NameTaken { .. } | CreateError::Size { .. } => {
+            Exit::Config
+        }
         CreateError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Exit::Permission,
         _ => Exit::Failure,
     };

@@ -15,6 +15,7 @@ mod jpeg;
 pub mod picture;
 mod server;
 pub mod stamp;
+pub mod tally;
 
 use std::net::SocketAddr;
 use std::time::Duration;
