@@ -226,7 +226,12 @@ pub(super) fn guard(decoder_sink: &gst::Pad, on_corrupt: OnCorrupt, keyframe_wai
             }
             _ => true,
         };
-        if pass { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        if pass {
+            return gst::PadProbeReturn::Ok;
+        }
+        // Not `Drop`: the bindings free the buffer before GStreamer 1.22 frees it again, which it calls critical.
+        info.data = None;
+        gst::PadProbeReturn::Handled
     });
 }
 
