@@ -128,7 +128,8 @@ impl Process {
 
     /// Threads and open descriptors, as the kernel counts them.
     pub fn threads_and_fds(&self) -> (usize, usize) {
-        let count = |folder: &str| std::fs::read_dir(format!("/proc/{}/{folder}", self.pid())).map_or(0, Iterator::count);
+        let count =
+            |folder: &str| std::fs::read_dir(format!("/proc/{}/{folder}", self.pid())).map_or(0, Iterator::count);
         (count("task"), count("fd"))
     }
 
