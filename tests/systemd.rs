@@ -150,9 +150,10 @@ fn the_service_writes_rings_and_readers_do_not() {
 fn every_drop_in_of_the_manual_loads() {
     let manual = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
     let blocks: Vec<&str> = manual.split("```ini\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    let drop_ins = blocks.iter().filter(|block| block.starts_with("# /etc/systemd/system/camring@"));
     let mut checked = 0;
-    for drop_in in drop_ins {
+    for block in blocks {
+        let drop_in: String = block.lines().map(|line| format!("{}\n", line.trim_start())).collect();
+        assert!(drop_in.starts_with("# /etc/systemd/system/camring@"), "the block does not name its file:\n{drop_in}");
         let folder = installed_units();
         let place = folder.path().join("camring@front.service.d");
         fs::create_dir(&place).unwrap();
