@@ -1,7 +1,7 @@
 //! The supervisor: one camera's state machine, its deadlines, and what it tells readers, people and the manager.
 //!
 //! ```text
-//! Idle -> Connecting -> Syncing -> Live <-> Degraded
+//! Idle -> Connecting -> Syncing -> Live <-> Degraded, Refused
 //!             |            |         |         |
 //!             +------------+---------+---------+--> Stopping -> Backoff -> Connecting
 //!                                                      |
@@ -39,7 +39,7 @@ use crate::source::{FrameSink, FrameSource, RetryClass, RetryReason, SourceEvent
 use chronicle::Chronicle;
 use tries::Tries;
 use watch::{Ending, Sample, Verdict, Watch, tenths};
-use worker::{Home, Report, Worker};
+use worker::{EVENTS, Home, Report, Worker};
 
 /// What a [`Camera`] is made of.
 pub struct Parts {
@@ -223,19 +223,20 @@ impl Camera {
             let now = self.clock.now();
             self.health.decided(now);
             self.board.counted(&worker.take_counts());
-            let verdict = match watch.look(now, &Sample::of(worker.progress(), self.board.published())) {
-                Verdict::Stay => {
-                    self.forgive(watch.live_for(now));
-                    match self.sleep(worker, stop, watch.next_look(now)) {
-                        Wake::Asked(asked) => return Close::Asked(asked),
-                        Wake::Event(event) => self.heed(watch, event),
-                        Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
-                        Wake::Died => Verdict::End(Ending::failure(died())),
-                        Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
+            let verdict =
+                match watch.look(now, &Sample::of(worker.progress(), self.board.published(), self.board.refusal())) {
+                    Verdict::Stay => {
+                        self.forgive(watch.live_for(now));
+                        match self.sleep(worker, stop, watch.next_look(now)) {
+                            Wake::Asked(asked) => return Close::Asked(asked),
+                            Wake::Event(event) => self.heed(watch, event),
+                            Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
+                            Wake::Died => Verdict::End(Ending::failure(died())),
+                            Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
+                        }
                     }
-                }
-                verdict => verdict,
-            };
+                    verdict => verdict,
+                };
             if let Some(ending) = self.obey(verdict) {
                 return Close::Failed(ending);
             }
@@ -287,6 +288,7 @@ impl Camera {
                 self.show(Phase::Degraded, reason, None);
                 self.chronicle.degraded(self.clock.now(), reason);
             }
+            Verdict::Enter(Phase::Refused, reason) => self.show(Phase::Refused, reason, None),
             Verdict::Enter(phase, _) => self.show(phase, self.reason, None),
         }
         None
@@ -357,6 +359,7 @@ impl Camera {
             self.health.decided(now);
             let complete = self.source.is_home() && self.sink.is_home();
             if complete || now >= deadline {
+                worker.events.clone().try_iter().take(EVENTS).for_each(|event| self.overhear(event, now));
                 self.board.counted(&worker.take_counts());
                 return TornDown { complete, asked };
             }
@@ -365,8 +368,7 @@ impl Camera {
                 recv(self.source.road) -> source => source.into_iter().for_each(|source| self.source.keep(source)),
                 recv(self.sink.road) -> sink => sink.into_iter().for_each(|sink| self.sink.keep(sink)),
                 recv(worker.events) -> event => match event {
-                    Ok(SourceEvent::Notice(text)) => self.chronicle.notice(now, text),
-                    Ok(_) => {}
+                    Ok(event) => self.overhear(event, now),
                     Err(_) => worker.events_over(),
                 },
                 recv(stop) -> message => {
@@ -379,6 +381,13 @@ impl Camera {
                 }
                 recv(alarm) -> _ => {}
             }
+        }
+    }
+
+    /// Takes in what a session says while it ends: its notices count, its states no longer do.
+    fn overhear(&mut self, event: SourceEvent, now: Mono) {
+        if let SourceEvent::Notice(text) = event {
+            self.chronicle.notice(now, text);
         }
     }
 
@@ -429,7 +438,7 @@ impl Camera {
 
     fn show(&mut self, phase: Phase, reason: Reason, next_retry: Option<Mono>) {
         let attempt = match phase {
-            Phase::Idle | Phase::Live | Phase::Degraded => 0,
+            Phase::Idle | Phase::Live | Phase::Degraded | Phase::Refused => 0,
             _ => self.tries.count(),
         };
         let shown = Shown { state: state_word(phase, reason, self.past), reason, attempt, next_retry };

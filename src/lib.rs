@@ -17,12 +17,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod assemble;
 pub mod backoff;
+pub mod board;
 pub mod camera;
 pub mod cli;
 pub mod clock;
+pub mod config;
+pub mod convert;
 pub mod exit;
 pub mod health;
 pub mod log;
+pub mod pipeline;
+pub mod publish;
 pub mod shutdown;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod source;

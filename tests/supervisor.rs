@@ -118,7 +118,7 @@ fn a_slow_camera_is_given_three_of_its_frame_intervals() {
         let actor = stage.live();
         stage.stream(&actor, 30, step);
         stage.pass(limit - ms(1));
-        assert_ne!(stage.now().state, State::Stalled, "{step:?}");
+        assert!(!stage.history().contains(&State::Stalled), "{step:?}");
         stage.advance(ms(2));
         stage.backoff(Reason::NoPackets);
     }
@@ -169,7 +169,7 @@ fn packets_without_a_decoded_frame_for_five_seconds_are_a_stuck_decoder() {
         stage.pass(ms(250));
         actor.packet();
     }
-    assert_ne!(stage.now().state, State::Stalled, "4.75 s are not enough");
+    assert!(!stage.history().contains(&State::Stalled), "4.75 s are not enough");
     stage.advance(ms(250));
     stage.until(State::Reconnecting, Reason::DecoderStuck);
     assert!(stage.history().contains(&State::Stalled));
@@ -414,9 +414,10 @@ fn a_sink_that_never_comes_home_gives_the_process_up() {
 
 #[test]
 fn a_session_that_talks_while_it_ends_is_listened_to() {
-    let stage = Stage::scripted([Script::ChatterInStop(1_000)]);
+    let stage = Stage::with(Setup { name: "talker", ..Setup::default() }, [Script::ChatterInStop(1_000)]);
     stage.live().end(Reason::ServerClosed, RetryClass::Transient);
     let _next = stage.actor();
+    assert!(logged("talker").iter().any(|line| line["message"] == "word 999"));
 }
 
 /// The delays before the first `count` retries, at the upper end of the jitter.
@@ -492,6 +493,11 @@ fn a_lost_camera_is_counted_by_reason_once_it_is_live_again() {
     actor.frame();
     stage.advance(ms(250));
     stage.until(State::Live, Reason::None);
+    actor.progress.lag_ns.store(2_000_000_000, Ordering::Relaxed);
+    stage.stream(&actor, 4, ms(250));
+    actor.progress.lag_ns.store(0, Ordering::Relaxed);
+    stage.stream(&actor, 8, ms(250));
+    assert!(stage.history().ends_with(&[State::Live, State::Degraded, State::Live]));
     assert_eq!(stage.seen.change(|seen| seen.reconnects.clone()), HashMap::from([(Reason::ServerClosed, 1)]));
 }
 

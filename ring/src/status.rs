@@ -123,12 +123,15 @@ pub struct StatusHandle {
 impl StatusHandle {
     /// Tells readers what the daemon is doing and wakes them.
     ///
-    /// `attempt` saturates at 255; `next_retry_mono_ns` is a time of CLOCK_MONOTONIC.
+    /// `next_retry_mono_ns` is a time of CLOCK_MONOTONIC. "State since" changes only when `state` does.
     pub fn set_state(&self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
-        let since = crate::clock::mono_ns().cast_unsigned();
         let next = next_retry_mono_ns.map_or(0, |at| at.max(0).cast_unsigned());
         self.with_live(|live| {
             let map = &live.segment.map;
+            let since = match head::load_state(map).state == state {
+                true => head::load_u64(map, at::STATE_SINCE_MONO_NS),
+                false => crate::clock::mono_ns().cast_unsigned(),
+            };
             head::store_state(map, StateWord { state, reason, attempt }, since, next);
             head::bump_notify(map);
             wake_all(map);
@@ -165,14 +168,15 @@ impl StatusHandle {
         self.with_live(|live| head::add_u64(&live.segment.map, at::RECONNECTS + index * 8, 1));
     }
 
-    /// Begins the next session with the camera and returns its number.
-    pub fn next_session(&self) -> u32 {
-        self.with_live(|live| {
-            let map = &live.segment.map;
-            let session = head::load_u32(map, at::SESSION_ID).wrapping_add(1);
-            head::store_u32(map, at::SESSION_ID, session);
-            session
-        })
+    /// Number of the session with the camera that the next frames belong to; 0 before the first.
+    #[must_use]
+    pub fn session(&self) -> u32 {
+        self.with_live(|live| head::load_u32(&live.segment.map, at::SESSION_ID))
+    }
+
+    /// Sets the number of the session that the next frames belong to.
+    pub fn set_session(&self, session: u32) {
+        self.with_live(|live| head::store_u32(&live.segment.map, at::SESSION_ID, session));
     }
 
     /// Names the decoder and the codec; at most 31 bytes of each are kept.

@@ -23,6 +23,8 @@ use crate::wait;
 /// First pause after a larger ring could not be made; doubles up to [`ROOM_RETRY_MAX`].
 const ROOM_RETRY_FIRST: Duration = Duration::from_secs(1);
 const ROOM_RETRY_MAX: Duration = Duration::from_secs(60);
+/// The pause while there is no frame at all yet.
+const ROOM_RETRY_EMPTY: Duration = Duration::from_secs(5);
 /// How long readers poll after the kernel has refused a wake-up.
 const POLL_AFTER_WAKE_ERROR_NS: i64 = 10_000_000_000;
 
@@ -236,7 +238,8 @@ impl Writer {
                 Ok(Arc::clone(self.pending.insert(Arc::new(Live::new(segment)))))
             }
             Err(error) => {
-                self.room_retry_at = Some(Instant::now() + self.room_retry);
+                let pause = if self.head.is_none() { ROOM_RETRY_EMPTY } else { self.room_retry };
+                self.room_retry_at = Some(Instant::now() + pause);
                 self.room_retry = (self.room_retry * 2).min(ROOM_RETRY_MAX);
                 Err(ClaimError::NoLargerRing(error))
             }

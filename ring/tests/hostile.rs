@@ -84,7 +84,7 @@ fn headers_with_a_right_checksum_and_wrong_fields_are_refused() {
     let mut random = Random(0xBAD);
     for _ in 0..2_000 {
         let mut bytes = good;
-        let offset = 0x28 + (random.next() % 0x48) as usize & !3;
+        let offset = (0x28 + (random.next() % 0x48) as usize) & !3;
         let value = [0u32, u32::MAX, random.next() as u32, 1 << 31, 4096][random.next() as usize % 5];
         bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
         let crc = crc32c(&bytes[..at::HEADER_CRC32C as usize]);
@@ -167,7 +167,7 @@ fn a_frame_finished_before_the_crash_reached_the_head_becomes_the_newest() {
     let mut head = [0; 8];
     file.read_exact_at(&mut head, at::HEAD).unwrap();
     let word = u64::from_le_bytes(head);
-    let before_newest = ((word >> 16) - 1) << 16 | ((word & 0xFFFF) + 7) % 8;
+    let before_newest = (((word >> 16) - 1) << 16) | (((word & 0xFFFF) + 7) % 8);
     file.write_all_at(&before_newest.to_le_bytes(), at::HEAD).unwrap();
     let (_writer, started) = Writer::start(shm.options("cam")).unwrap();
     assert!(started.adopted, "{started:?}");

@@ -15,6 +15,8 @@ pub enum Phase {
     Live,
     /// Frames are missing or late.
     Degraded,
+    /// Frames come and the ring cannot take them.
+    Refused,
     /// A session is being ended.
     Stopping(Cause),
     /// Waiting before the next try.
@@ -52,6 +54,7 @@ pub fn state_word(phase: Phase, reason: Reason, past: Past) -> State {
         Phase::Live => State::Live,
         Phase::Degraded => State::Degraded,
         Phase::Stopping(Cause::Silence) => State::Stalled,
+        Phase::Refused => State::Error,
         Phase::Backoff if needs_operator(reason) => State::Error,
         Phase::Connecting | Phase::Syncing | Phase::Stopping(Cause::Failure) | Phase::Backoff => away,
     }
@@ -74,6 +77,7 @@ mod tests {
             (Phase::Syncing, State::Syncing, State::Reconnecting),
             (Phase::Live, State::Live, State::Live),
             (Phase::Degraded, State::Degraded, State::Degraded),
+            (Phase::Refused, State::Error, State::Error),
             (Phase::Stopping(Cause::Silence), State::Stalled, State::Stalled),
             (Phase::Stopping(Cause::Failure), State::Connecting, State::Reconnecting),
             (Phase::Backoff, State::Connecting, State::Reconnecting),

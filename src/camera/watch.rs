@@ -29,10 +29,12 @@ pub(crate) struct Sample {
     pub(crate) published: u64,
     pub(crate) gate_closed: bool,
     pub(crate) lag: Duration,
+    /// Why the ring takes no frames, if it does not.
+    pub(crate) refusal: Option<Reason>,
 }
 
 impl Sample {
-    pub(crate) fn of(progress: &Progress, published: u64) -> Self {
+    pub(crate) fn of(progress: &Progress, published: u64, refusal: Option<Reason>) -> Self {
         let moment = |ns: i64| (ns != 0).then_some(Mono(ns));
         Self {
             packets: progress.packets.load(Relaxed),
@@ -42,6 +44,7 @@ impl Sample {
             published,
             gate_closed: progress.gate_closed.load(Relaxed),
             lag: Duration::from_nanos(progress.lag_ns.load(Relaxed)),
+            refusal,
         }
     }
 }
@@ -163,15 +166,30 @@ impl Watch {
             Phase::Connecting if now.since(self.since) >= self.policy.connect_timeout => {
                 Verdict::End(self.not_connected())
             }
-            Phase::Syncing if published => {
-                self.live_at = Some(now);
+            Phase::Syncing | Phase::Live | Phase::Degraded | Phase::Refused if sample.refusal.is_some() => {
+                self.refused(now, sample)
+            }
+            Phase::Syncing | Phase::Refused if published => {
+                self.live_at.get_or_insert(now);
                 self.enter(Phase::Live, Reason::None, now)
             }
             Phase::Syncing if now.since(self.since) >= self.policy.sync_timeout => {
                 Verdict::End(self.not_synced(sample))
             }
-            Phase::Live | Phase::Degraded => self.look_at_frames(now, sample),
+            Phase::Live | Phase::Degraded | Phase::Refused => self.look_at_frames(now, sample),
             _ => Verdict::Stay,
+        }
+    }
+
+    /// Frames come and the ring cannot take them: another session would not help, so this one stays.
+    fn refused(&mut self, now: Mono, sample: &Sample) -> Verdict {
+        let reason = sample.refusal.unwrap_or(Reason::Internal);
+        if let Some(ending) = self.silence(now, sample) {
+            return Verdict::End(ending);
+        }
+        match (self.phase, self.reason) {
+            (Phase::Refused, shown) if shown == reason => Verdict::Stay,
+            _ => self.enter(Phase::Refused, reason, now),
         }
     }
 

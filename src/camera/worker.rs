@@ -10,7 +10,7 @@ use super::board::Counts;
 use crate::source::{FrameSink, FrameSource, Loan, Progress, RetryClass, RetryReason, SourceEvent};
 
 /// Events that may wait for the supervisor; a source that sends more waits until they are read.
-const EVENTS: usize = 64;
+pub(crate) const EVENTS: usize = 64;
 
 /// Something that is lent to a session and must be home again before the next one.
 #[derive(Debug)]

@@ -1,5 +1,12 @@
 //! The command line: one file per subcommand, this one only dispatches.
 
+mod check;
+#[cfg(feature = "sim")]
+mod demo;
+mod run;
+#[cfg(feature = "sim")]
+mod sim;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -28,7 +35,18 @@ pub struct Global {
 
 /// The subcommands.
 #[derive(Debug, Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Validate the configuration and say everything that is wrong with it.
+    Check(check::Args),
+    /// Show the whole path on the embedded camera: RTSP, capture, ring, readers; exit 0 when all is right.
+    #[cfg(feature = "sim")]
+    Demo(demo::Args),
+    /// Capture one camera in the foreground.
+    Run(run::Args),
+    /// Simulate a camera: an RTSP server whose every picture carries a machine-readable stamp.
+    #[cfg(feature = "sim")]
+    Sim(sim::Args),
+}
 
 /// Runs the chosen subcommand.
 ///
@@ -36,5 +54,12 @@ pub enum Command {}
 ///
 /// Whatever the subcommand reports, with the exit code of the table in `exit.rs`.
 pub fn run(cli: Cli) -> Result<(), Failure> {
-    match cli.command {}
+    match cli.command {
+        Command::Check(args) => check::run(&cli.global, &args),
+        #[cfg(feature = "sim")]
+        Command::Demo(args) => demo::run(&args, &cli.global),
+        Command::Run(args) => run::run(&args, &cli.global),
+        #[cfg(feature = "sim")]
+        Command::Sim(args) => sim::run(args),
+    }
 }

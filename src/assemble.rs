@@ -1,0 +1,145 @@
+//! From the configuration of one camera to the parts that run it.
+
+use std::time::Duration;
+
+use camring_ring::{
+    Capacity, HugePages, LeasePolicy, NameError, ReaderGroup, RingName, SegmentName, ShmDir, WriterOptions,
+};
+
+use crate::backoff::RetryPolicy;
+use crate::camera::Policy;
+use crate::config::words::{self, Switch, Word};
+use crate::config::{Access, Camera, DecodeDevice, Group, MaxSize, Source, Tls};
+use crate::pipeline::{
+    AccessUnits, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions, Transport,
+};
+use crate::source::FrameSource;
+
+/// Packets of a TCP session are never late, only lost by the camera; those of UDP may be.
+const JITTER_TCP: Duration = Duration::from_millis(100);
+const JITTER_UDP: Duration = Duration::from_millis(200);
+
+/// The ring that a camera writes.
+///
+/// # Errors
+///
+/// A name that is none; the configuration has checked it before.
+pub fn writer_options(camera: &Camera, shm: &ShmDir) -> Result<WriterOptions, NameError> {
+    let ring = &camera.ring;
+    let mut options = WriterOptions::new(RingName::new(camera.name.as_str())?);
+    options.segment = SegmentName::new(camera.segment.clone())?;
+    options.shm = shm.clone();
+    options.slots = camera.slots;
+    options.lease_policy = match ring.lease_policy {
+        words::LeasePolicy::Fresh => LeasePolicy::Fresh,
+        words::LeasePolicy::Protect => LeasePolicy::Protect,
+        words::LeasePolicy::Off => LeasePolicy::Off,
+    };
+    options.capacity = match camera.max_size {
+        MaxSize::Source => Capacity::FromSource,
+        MaxSize::Fixed(size) => Capacity::Bytes(size.bgr_bytes()),
+    };
+    options.mode = ring.mode;
+    options.group = match &ring.group {
+        Group::Auto => ReaderGroup::Auto,
+        Group::Name(name) => ReaderGroup::Named(name.clone()),
+    };
+    options.prefault = ring.prefault == Switch::On;
+    options.huge_pages = match ring.huge_pages {
+        words::HugePages::Never => HugePages::Never,
+        words::HugePages::Try => HugePages::Try,
+    };
+    options.lock_in_memory = ring.lock == Switch::On;
+    options.stale_after = camera.stale_after;
+    Ok(options)
+}
+
+/// Where a camera's pictures come from; `access` is what `Camera::resolve_secrets` gave.
+#[must_use]
+pub fn source(camera: &Camera, access: Option<Access>) -> Box<dyn FrameSource> {
+    match (&camera.source, access) {
+        (Source::Test(picture), _) => Box::new(TestSource {
+            pattern: picture.pattern.word().to_owned(),
+            size: (picture.size.width, picture.size.height),
+            fps: picture.fps,
+        }),
+        (Source::File(path), _) => Box::new(FileSource { path: path.clone() }),
+        (Source::Rtsp(address), access) => {
+            let access = access.unwrap_or(Access { url: address.url.clone(), user: None, password: None });
+            Box::new(RtspSource::new(rtsp(camera, access)))
+        }
+    }
+}
+
+fn rtsp(camera: &Camera, access: Access) -> RtspSourceConfig {
+    let jitter = match camera.transport {
+        words::Transport::Tcp | words::Transport::Http => JITTER_TCP,
+        words::Transport::Udp | words::Transport::Multicast | words::Transport::Auto => JITTER_UDP,
+    };
+    RtspSourceConfig {
+        user: access.user,
+        password: access.password,
+        transport: match camera.transport {
+            words::Transport::Tcp => Transport::Tcp,
+            words::Transport::Udp => Transport::Udp,
+            words::Transport::Multicast => Transport::Multicast,
+            words::Transport::Http => Transport::Http,
+            words::Transport::Auto => Transport::Auto,
+        },
+        jitter_buffer: camera.jitter_buffer.fixed().unwrap_or(jitter),
+        request_timeout: camera.reconnect.request_timeout,
+        tls: tls(&camera.tls),
+        device: device(&camera.decode.device),
+        threads: camera.decode.threads,
+        on_corrupt: match camera.on_corrupt {
+            words::OnCorrupt::Drop => OnCorrupt::Drop,
+            words::OnCorrupt::Flag => OnCorrupt::Flag,
+        },
+        keyframe_wait: camera.keyframe_wait,
+        access_units: match camera.access_units {
+            words::AccessUnits::Auto => AccessUnits::Auto,
+            words::AccessUnits::Marker => AccessUnits::Marker,
+            words::AccessUnits::Parse => AccessUnits::Parse,
+        },
+        ..RtspSourceConfig::new(&access.url.expose())
+    }
+}
+
+fn tls(tls: &Tls) -> TlsOptions {
+    let hex = |pin: &[u8; 32]| pin.iter().map(|byte| format!("{byte:02x}")).collect();
+    TlsOptions {
+        verify: tls.verify == Switch::On,
+        ca: tls.ca.clone(),
+        pin_sha256: tls.pin_sha256.as_ref().map(hex),
+        // The configuration accepts "off" only together with this word.
+        allow_insecure: tls.verify == Switch::Off,
+    }
+}
+
+fn device(device: &DecodeDevice) -> Device {
+    match device {
+        DecodeDevice::Auto => Device::Auto,
+        DecodeDevice::Software => Device::Software,
+        DecodeDevice::Vaapi => Device::Vaapi,
+        DecodeDevice::Nvidia => Device::Nvidia,
+        DecodeDevice::V4l2 => Device::V4l2,
+        DecodeDevice::Element(name) => Device::Element(name.clone()),
+    }
+}
+
+/// How patient the supervisor is with a camera.
+#[must_use]
+pub fn policy(camera: &Camera) -> Policy {
+    let reconnect = &camera.reconnect;
+    Policy {
+        retry: RetryPolicy {
+            first: reconnect.first,
+            max: reconnect.max,
+            permanent: reconnect.permanent_retry.first..=reconnect.permanent_retry.max,
+            auth: reconnect.auth_retry.first..=reconnect.auth_retry.max,
+        },
+        connect_timeout: reconnect.connect_timeout,
+        stall_after: camera.stall_after.fixed(),
+        ..Policy::default()
+    }
+}

@@ -1,0 +1,139 @@
+//! `camring check`: validates the configuration without starting anything.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value as Json, json};
+
+use super::Global;
+use crate::config::report::print_all;
+use crate::config::url::redacted;
+use crate::config::{
+    CONFIG_FOLDER, Camera, Config, ConfigErrors, LoadOptions, MountRoom, Problem, SecretStore, Severity, effective,
+};
+use crate::exit::{Exit, Failure};
+
+/// Options of `camring check`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The file to check [default: /etc/camring/camring.toml and /etc/camring/conf.d/*.toml].
+    pub file: Option<PathBuf>,
+    /// Print every setting of every camera and where it comes from.
+    #[arg(long)]
+    pub effective: bool,
+    /// Treat secrets that cannot be found as errors, not as notes.
+    #[arg(long)]
+    pub secrets: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checks the configuration; warnings and notes do not fail it.
+///
+/// # Errors
+///
+/// [`Exit::Config`] when anything is wrong; every mistake has been printed then.
+pub fn run(global: &Global, args: &Args) -> Result<(), Failure> {
+    match load(args, &global.shm_dir) {
+        Ok((config, findings)) => finish(args, Some(&config), &findings),
+        Err(errors) => finish(args, None, &errors.problems),
+    }
+}
+
+fn load(args: &Args, mount: &Path) -> Result<(Config, Vec<Problem>), ConfigErrors> {
+    let paths = Config::find(args.file.as_deref(), Path::new(CONFIG_FOLDER))?;
+    let options = LoadOptions { mount: MountRoom::of(mount) };
+    let config = Config::load(&paths, &options)?;
+    let mut findings = config.warnings.clone();
+    if options.mount.is_none() {
+        let title = format!("{} cannot be examined, so no ring was measured against it", mount.display());
+        let hint = "name the memory mount with --shm-dir or CAMRING_SHM_DIR";
+        findings.push(Problem::error(title, hint).as_severity(Severity::Warning));
+    }
+    if config.cameras.is_empty() {
+        let problem = Problem::error("there is no camera in the configuration", "add a table [camera.NAME]");
+        findings.push(problem.as_severity(Severity::Warning));
+    }
+    let store = SecretStore::of_process();
+    let severity = if args.secrets { Severity::Error } else { Severity::Note };
+    for camera in config.cameras.values() {
+        findings.extend(missing_files(camera));
+        if let Err(errors) = camera.resolve_secrets(&store) {
+            findings.extend(errors.problems.into_iter().map(|problem| problem.as_severity(severity)));
+        }
+    }
+    Ok((config, ConfigErrors::new(findings).problems))
+}
+
+/// Warnings about files that a camera will want; password files are secrets and are looked at as such.
+fn missing_files(camera: &Camera) -> Vec<Problem> {
+    let missing = |setting: &crate::config::Setting| {
+        let path = setting.path().filter(|path| setting.key.path != "password_file" && !path.is_file())?;
+        let title = format!("{} is no file on this machine", redacted(&path.display().to_string()));
+        let problem = Problem::error(title, "put it there, or correct the path");
+        Some(problem.at(setting.origin.place(), setting.key.path).as_severity(Severity::Warning))
+    };
+    camera.settings.iter().filter_map(missing).collect()
+}
+
+fn finish(args: &Args, config: Option<&Config>, findings: &[Problem]) -> Result<(), Failure> {
+    let errors = findings.iter().filter(|problem| problem.severity == Severity::Error).count();
+    if args.json {
+        print(&format!("{:#}\n", report(args, config, findings, errors == 0)))?;
+    } else {
+        print_all(findings);
+    }
+    match config.filter(|_| errors == 0) {
+        None => {
+            if !args.json {
+                eprintln!("\ncamring: {errors} {}", if errors == 1 { "error" } else { "errors" });
+            }
+            return Err(Failure::silent(Exit::Config));
+        }
+        Some(_) if args.json => {}
+        Some(config) if args.effective => print(&effective::text(config))?,
+        Some(config) => print(&summary(config))?,
+    }
+    Ok(())
+}
+
+fn summary(config: &Config) -> String {
+    let cameras: Vec<&str> = config.cameras.keys().map(crate::config::CameraName::as_str).collect();
+    let files: Vec<String> = config.files.iter().map(|file| file.display().to_string()).collect();
+    let noun = if cameras.len() == 1 { "camera" } else { "cameras" };
+    let names = if cameras.is_empty() { String::new() } else { format!(" ({})", cameras.join(", ")) };
+    format!("ok: {} {noun}{names} in {}\n", cameras.len(), files.join(", "))
+}
+
+/// `ok`, `files`, `cameras`, `errors`, `warnings`, `notes`, and with `--effective` also `effective`.
+fn report(args: &Args, config: Option<&Config>, findings: &[Problem], ok: bool) -> Json {
+    let of = |severity: Severity| -> Vec<Json> {
+        findings.iter().filter(|problem| problem.severity == severity).map(effective::problem_json).collect()
+    };
+    let cameras: Vec<String> =
+        config.iter().flat_map(|config| config.cameras.keys()).map(ToString::to_string).collect();
+    let files: Vec<String> =
+        config.iter().flat_map(|config| &config.files).map(|file| file.display().to_string()).collect();
+    let mut report = json!({
+        "ok": ok,
+        "files": files,
+        "cameras": cameras,
+        "errors": of(Severity::Error),
+        "warnings": of(Severity::Warning),
+        "notes": of(Severity::Note),
+    });
+    if args.effective
+        && let Some(config) = config
+    {
+        report["effective"] = effective::json(config);
+    }
+    report
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|error| Failure::from(anyhow::Error::new(error).context("cannot write to standard output")))
+}

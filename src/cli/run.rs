@@ -1,0 +1,183 @@
+//! `camring run`: captures one camera in the foreground; what the systemd unit starts.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use camring_ring::process::exit_now;
+use camring_ring::{CreateError, Housekeeping, HousekeepingEvent, Reason, ShmDir, Started, StatusHandle, Writer};
+use secrecy::SecretString;
+
+use crate::assemble;
+use crate::board::RingBoard;
+use crate::camera::{Camera as Supervisor, Outcome, Parts, Past};
+use crate::cli::Global;
+use crate::clock::SystemClock;
+use crate::config::{self, Camera, Config, LoadOptions, LogFormat, MountRoom, SecretStore};
+use crate::exit::{Exit, Failure};
+use crate::health::Health;
+use crate::log;
+use crate::publish::{Publisher, Shared};
+use crate::shutdown;
+
+/// Longest password read from standard input, bytes.
+const PASSWORD_MAX: u64 = 4096;
+
+/// Captures one camera in the foreground until SIGTERM or SIGINT.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The camera: a table [camera.NAME] of the configuration, or with --url the name that its ring gets.
+    #[arg(value_name = "CAMERA")]
+    pub camera: String,
+    /// The configuration file, instead of /etc/camring/camring.toml and /etc/camring/conf.d/*.toml.
+    #[arg(long, value_name = "FILE", conflicts_with = "url")]
+    pub config: Option<PathBuf>,
+    /// Capture this address without a file; user and password apart from it.
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// The user to log in with.
+    #[arg(long, value_name = "USER", requires = "url")]
+    pub user: Option<String>,
+    /// Read the password from the first line of standard input, so that it is in no process list.
+    #[arg(long, requires = "user")]
+    pub password_stdin: bool,
+}
+
+/// What is to be run, and how to log about it.
+struct Job {
+    camera: Camera,
+    level: String,
+    format: LogFormat,
+}
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// 78 for a wrong configuration, 79 when the camera is served already, 73 without room, 77 without permission.
+pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    let shm = ShmDir::new(&global.shm_dir);
+    let job = job(args, &shm)?;
+    let access = job.camera.resolve_secrets(&SecretStore::of_process()).map_err(|errors| errors.report())?;
+    let format = match job.format {
+        LogFormat::Auto => log::LogFormat::Auto,
+        LogFormat::Json => log::LogFormat::Json,
+        LogFormat::Text => log::LogFormat::Text,
+    };
+    log::init(&job.level, format).map_err(|error| Failure::new(Exit::Config, error))?;
+    let stop = shutdown::listen(|| exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
+    let options = assemble::writer_options(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
+    let (writer, started) = Writer::start(options).map_err(refused)?;
+    let status = writer.status();
+    announce(&job.camera, &status, &started);
+    let _house = keep_house(&job.camera, status.clone())?;
+    let mut supervisor = supervise(&job.camera, assemble::source(&job.camera, access), writer, &status);
+    match supervisor.run(&stop) {
+        Outcome::Stopped => {
+            status.stopped(Reason::Operator);
+            Ok(())
+        }
+        Outcome::StopOverran => {
+            status.stopped(Reason::Operator);
+            exit_now(0)
+        }
+        Outcome::TeardownOverran => exit_now(Exit::Temporary as u8),
+    }
+}
+
+fn supervise(
+    camera: &Camera,
+    source: Box<dyn crate::source::FrameSource>,
+    writer: Writer,
+    status: &StatusHandle,
+) -> Supervisor {
+    let shared = Arc::new(Shared::default());
+    let name = camera.name.as_str().to_owned();
+    Supervisor::new(Parts {
+        source,
+        sink: Box::new(Publisher::new(name.clone(), writer, Arc::clone(&shared))),
+        board: Box::new(RingBoard::new(status.clone(), shared)),
+        clock: Arc::new(SystemClock),
+        policy: assemble::policy(camera),
+        health: Health::from_environment(camera.ready_timeout),
+        past: if status.had_frames() { Past::HadFrames } else { Past::Empty },
+        session_id: status.session(),
+        name,
+    })
+}
+
+/// The camera from the file, or from the command line.
+fn job(args: &Args, shm: &ShmDir) -> Result<Job, Failure> {
+    if let Some(url) = &args.url {
+        let password = if args.password_stdin { Some(read_password()?) } else { None };
+        let camera = Camera::from_url(&args.camera, url, args.user.as_deref(), password).map_err(|e| e.report())?;
+        return Ok(Job { camera, level: "info".into(), format: LogFormat::Auto });
+    }
+    let files = Config::find(args.config.as_deref(), config::CONFIG_FOLDER.as_ref()).map_err(|e| e.report())?;
+    let options = LoadOptions { mount: MountRoom::of(shm.root()) };
+    let config = Config::load(&files, &options).map_err(|errors| errors.report())?;
+    config::report::print_all(&config.warnings);
+    let camera = config.camera(&args.camera).map_err(|errors| errors.report())?.clone();
+    Ok(Job { camera, level: config.log.level.to_string(), format: config.log.format })
+}
+
+fn read_password() -> Result<SecretString, Failure> {
+    let mut text = String::new();
+    std::io::stdin()
+        .take(PASSWORD_MAX)
+        .read_to_string(&mut text)
+        .map_err(|e| Failure::message(Exit::Usage, format!("cannot read the password from standard input: {e}")))?;
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        let message = "standard input holds no password; expected it as the first line (--password-stdin)";
+        return Err(Failure::message(Exit::Usage, message));
+    }
+    Ok(SecretString::from(line))
+}
+
+/// The exit code of a ring that cannot be had.
+fn refused(error: CreateError) -> Failure {
+    let exit = match &error {
+        CreateError::Busy { .. } => Exit::AlreadyServed,
+        CreateError::NoRoom { .. } => Exit::NoRoom,
+        CreateError::ForeignOwner { .. } | CreateError::AnchorFolder { .. } | CreateError::Group { .. } => {
+            Exit::Permission
+        }
+        CreateError::Name(_) | CreateError::NotTmpfs(_) | CreateError::NameTaken { .. } | CreateError::Size { .. } => {
+            Exit::Config
+        }
+        CreateError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Exit::Permission,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, error)
+}
+
+fn announce(camera: &Camera, status: &StatusHandle, started: &Started) {
+    let name = camera.name.as_str();
+    for note in &started.notes {
+        tracing::info!(camera = name, "{note}");
+    }
+    if let Some(why) = &started.not_adopted {
+        tracing::warn!(camera = name, "the old ring is replaced: {why}");
+    }
+    let (adopted, seq, torn_repaired) = (started.adopted, status.newest().0, started.torn_repaired);
+    tracing::info!(camera = name, segment = camera.segment, adopted, seq, torn_repaired, "the ring is ready");
+}
+
+fn keep_house(camera: &Camera, status: StatusHandle) -> Result<Housekeeping, Failure> {
+    let name = camera.name.as_str().to_owned();
+    let relinked_before = AtomicBool::new(false);
+    let report = move |event| match event {
+        HousekeepingEvent::Relinked(names) if !relinked_before.swap(true, Relaxed) => {
+            tracing::warn!(camera = name, names, "somebody removed names of the ring; they are back");
+        }
+        HousekeepingEvent::Relinked(names) => tracing::debug!(camera = name, names, "names of the ring are back"),
+        HousekeepingEvent::Lost => {
+            tracing::error!(camera = name, "both names of the ring are gone; the next frame makes a new one");
+        }
+        HousekeepingEvent::NamesFailed(error) => tracing::error!(camera = name, "{error}"),
+    };
+    Housekeeping::spawn(status, report).map_err(|e| Failure::new(Exit::Failure, e))
+}

@@ -1,0 +1,533 @@
+//! A decoder's picture into packed rows, straight into the slot: SIMD where there is a function for it, else the fallback.
+//!
+//! One thread, no allocation, no intermediate picture. The arithmetic is that of the `yuv` crate with 13 fraction bits:
+//! at most 1 off the rounded exact value for legal input (the tests compare with `f64`). Chroma is repeated, not smoothed.
+
+use camring_ring::frame::{Geometry, PixelFormat};
+use thiserror::Error;
+use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvError, YuvGrayImage, YuvPlanarImage, YuvRange, YuvStandardMatrix};
+
+use crate::source::{FrameRef, Plane, SourceLayout};
+
+/// Why a picture could not be converted.
+#[derive(Debug, Error)]
+pub enum ConvertError {
+    /// The target is not a picture of packed rows that this converter can write.
+    #[error("cannot convert into {0}; packed bgr and rgb are possible")]
+    Target(PixelFormat),
+    /// The target geometry is not the picture's size in tightly packed rows.
+    #[error(
+        "a picture of {0}x{1} does not fit a target of {2}x{3}; both must have the same size and rows without padding"
+    )]
+    Geometry(u32, u32, u32, u32),
+    /// The target slice is too short.
+    #[error("the target has {found} bytes, the picture needs {expected}")]
+    TooShort {
+        /// Bytes the picture needs.
+        expected: usize,
+        /// Bytes there are.
+        found: usize,
+    },
+    /// The decoder's planes do not hold the picture they announce.
+    #[error(
+        "plane {plane} of the decoded picture has {found} bytes in rows of {stride}, at least {expected} are needed"
+    )]
+    Plane {
+        /// Number of the plane.
+        plane: usize,
+        /// Bytes it has.
+        found: usize,
+        /// Bytes from one row to the next.
+        stride: u32,
+        /// Bytes the picture needs.
+        expected: usize,
+    },
+    /// The fast converter refused the picture.
+    #[error("cannot convert the picture: {0}")]
+    Picture(#[from] YuvError),
+    /// The slow converter refused the picture.
+    #[error("{0}")]
+    Fallback(String),
+}
+
+/// Writes `frame` into `dst` as tightly packed rows of `geometry.format` (`bgr` or `rgb`), `geometry.len` bytes.
+///
+/// `dst` may be longer; the rest stays as it is. Makes one pass: each source byte is read once, each target byte
+/// written once. Bytes of `dst` are unspecified after an error.
+///
+/// # Errors
+///
+/// [`ConvertError`], which says what was found and what was expected; no input makes it panic.
+pub fn convert(frame: &FrameRef<'_>, geometry: &Geometry, dst: &mut [u8]) -> Result<(), ConvertError> {
+    let order = Order::of(geometry.format).ok_or(ConvertError::Target(geometry.format))?;
+    if geometry.plane_offsets[0] != 0 || Geometry::packed(frame.width, frame.height, geometry.format) != Some(*geometry)
+    {
+        return Err(ConvertError::Geometry(frame.width, frame.height, geometry.width, geometry.height));
+    }
+    let too_short = ConvertError::TooShort { expected: geometry.len as usize, found: dst.len() };
+    let rows = dst.get_mut(..geometry.len as usize).ok_or(too_short)?;
+    let Some(colors) = Colors::of(frame) else { return fallback(frame, geometry, rows) };
+    let picture = Picture::new(frame)?;
+    match frame.layout {
+        SourceLayout::I420 | SourceLayout::I422 | SourceLayout::I444 => planar(&picture, colors, order, rows),
+        SourceLayout::Nv12 => picture.in_bands(rows, |band, rows| nv12(band, colors, order, rows)),
+        SourceLayout::Gray8 => picture.in_bands(rows, |band, rows| gray(band, colors, order, rows)),
+        SourceLayout::Bgr => packed(&picture, order == Order::Bgr, rows),
+        SourceLayout::Rgb => packed(&picture, order == Order::Rgb, rows),
+        SourceLayout::Other => fallback(frame, geometry, rows),
+    }
+}
+
+fn fallback(frame: &FrameRef<'_>, geometry: &Geometry, rows: &mut [u8]) -> Result<(), ConvertError> {
+    frame.fallback.convert_into(geometry.format, rows).map_err(ConvertError::Fallback)
+}
+
+/// Order of the three bytes of a target pixel.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Order {
+    Bgr,
+    Rgb,
+}
+
+impl Order {
+    fn of(format: PixelFormat) -> Option<Self> {
+        match format {
+            PixelFormat::Bgr => Some(Self::Bgr),
+            PixelFormat::Rgb => Some(Self::Rgb),
+            _ => None,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Colors {
+    matrix: YuvStandardMatrix,
+    range: YuvRange,
+}
+
+impl Colors {
+    /// `None` when the fast converter has no function for the layout or the matrix.
+    fn of(frame: &FrameRef<'_>) -> Option<Self> {
+        let range = if frame.color.full_range == 1 { YuvRange::Full } else { YuvRange::Limited };
+        let matrix = match (frame.layout, frame.color.matrix) {
+            (SourceLayout::Other, _) => return None,
+            // Not used for these, whatever the stream says.
+            (SourceLayout::Bgr | SourceLayout::Rgb | SourceLayout::Gray8, _) | (_, 5 | 6) => YuvStandardMatrix::Bt601,
+            (_, 1) => YuvStandardMatrix::Bt709,
+            (_, 4) => YuvStandardMatrix::Fcc,
+            (_, 7) => YuvStandardMatrix::Smpte240,
+            (_, 9 | 10) => YuvStandardMatrix::Bt2020,
+            _ => return None,
+        };
+        Some(Self { matrix, range })
+    }
+}
+
+/// A picture whose planes were checked against its size.
+#[derive(Clone, Copy)]
+struct Picture<'a> {
+    width: u32,
+    height: u32,
+    layout: SourceLayout,
+    planes: [Plane<'a>; 3],
+}
+
+impl<'a> Picture<'a> {
+    fn new(frame: &FrameRef<'a>) -> Result<Self, ConvertError> {
+        let mut picture = Self {
+            width: frame.width,
+            height: frame.height,
+            layout: frame.layout,
+            planes: [Plane { bytes: &[], stride: 0 }; 3],
+        };
+        for plane in 0..picture.plane_count() {
+            let (row_bytes, rows) = picture.extent(plane);
+            let found = frame.planes.get(plane).copied().unwrap_or(picture.planes[plane]);
+            let expected = found.stride as usize * (rows - 1) + row_bytes;
+            if (found.stride as usize) < row_bytes || found.bytes.len() < expected {
+                let expected = expected.max(row_bytes * rows);
+                return Err(ConvertError::Plane { plane, found: found.bytes.len(), stride: found.stride, expected });
+            }
+            picture.planes[plane] = found;
+        }
+        Ok(picture)
+    }
+
+    fn plane_count(&self) -> usize {
+        match self.layout {
+            SourceLayout::I420 | SourceLayout::I422 | SourceLayout::I444 => 3,
+            SourceLayout::Nv12 => 2,
+            SourceLayout::Gray8 | SourceLayout::Bgr | SourceLayout::Rgb => 1,
+            SourceLayout::Other => 0,
+        }
+    }
+
+    /// Bytes in a row of a plane, and its rows; neither is 0, because a packed geometry has no empty side.
+    fn extent(&self, plane: usize) -> (usize, usize) {
+        let (width, height) = (self.width as usize, self.height as usize);
+        match (self.layout, plane) {
+            (SourceLayout::Bgr | SourceLayout::Rgb, _) => (width * 3, height),
+            (SourceLayout::Nv12, 1) => (width.div_ceil(2) * 2, height.div_ceil(2)),
+            (SourceLayout::I420, 1..) => (width.div_ceil(2), height.div_ceil(2)),
+            (SourceLayout::I422, 1..) => (width.div_ceil(2), height),
+            _ => (width, height),
+        }
+    }
+
+    /// Converts the picture whole when every plane has all bytes of its last row's stride, else the last rows one by one.
+    ///
+    /// Some functions of `yuv` walk whole strides and would leave out a last row that ends with its last pixel.
+    fn in_bands(
+        &self,
+        rows: &mut [u8],
+        convert: impl Fn(&Picture<'_>, &mut [u8]) -> Result<(), ConvertError>,
+    ) -> Result<(), ConvertError> {
+        let whole = (0..self.plane_count()).all(|plane| {
+            let rows = self.extent(plane).1;
+            self.planes[plane].bytes.len() >= self.planes[plane].stride as usize * rows
+        });
+        if whole {
+            return convert(self, rows);
+        }
+        let row_bytes = self.width as usize * 3;
+        let head = (self.height - 1) & !1;
+        let (head_rows, tail_rows) = rows.split_at_mut(row_bytes * head as usize);
+        if head > 0 {
+            convert(&self.band(0, head), head_rows)?;
+        }
+        (head..self.height)
+            .zip(tail_rows.chunks_exact_mut(row_bytes))
+            .try_for_each(|(row, target)| convert(&self.band(row, 1), target))
+    }
+
+    /// `height` rows from `first` (which is even, unless `height` is 1), every plane cut to exactly these.
+    fn band(&self, first: u32, height: u32) -> Picture<'a> {
+        let mut band = Self { height, ..*self };
+        for plane in 0..self.plane_count() {
+            let Plane { bytes, stride } = self.planes[plane];
+            let halved = self.extent(plane).1 < self.height as usize;
+            let first = if halved { first as usize / 2 } else { first as usize };
+            let (row_bytes, rows) = band.extent(plane);
+            let stride = if rows == 1 { row_bytes } else { stride as usize };
+            let start = self.planes[plane].stride as usize * first;
+            band.planes[plane] = Plane { bytes: &bytes[start..start + stride * rows], stride: stride as u32 };
+        }
+        band
+    }
+}
+
+fn planar(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+    let [y, u, v] = picture.planes;
+    let image = YuvPlanarImage {
+        y_plane: y.bytes,
+        y_stride: y.stride,
+        u_plane: u.bytes,
+        u_stride: u.stride,
+        v_plane: v.bytes,
+        v_stride: v.stride,
+        width: picture.width,
+        height: picture.height,
+    };
+    let function = match (picture.layout, order) {
+        (SourceLayout::I422, Order::Bgr) => yuv::yuv422_to_bgr,
+        (SourceLayout::I422, Order::Rgb) => yuv::yuv422_to_rgb,
+        (SourceLayout::I444, Order::Bgr) => yuv::yuv444_to_bgr,
+        (SourceLayout::I444, Order::Rgb) => yuv::yuv444_to_rgb,
+        (_, Order::Bgr) => yuv::yuv420_to_bgr,
+        (_, Order::Rgb) => yuv::yuv420_to_rgb,
+    };
+    Ok(function(&image, rows, picture.width * 3, colors.range, colors.matrix)?)
+}
+
+fn nv12(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+    let [y, uv, _] = picture.planes;
+    let image = YuvBiPlanarImage {
+        y_plane: y.bytes,
+        y_stride: y.stride,
+        uv_plane: uv.bytes,
+        uv_stride: uv.stride,
+        width: picture.width,
+        height: picture.height,
+    };
+    let function = match order {
+        Order::Bgr => yuv::yuv_nv12_to_bgr,
+        Order::Rgb => yuv::yuv_nv12_to_rgb,
+    };
+    Ok(function(&image, rows, picture.width * 3, colors.range, colors.matrix, YuvConversionMode::Balanced)?)
+}
+
+fn gray(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+    let [y, ..] = picture.planes;
+    let image = YuvGrayImage { y_plane: y.bytes, y_stride: y.stride, width: picture.width, height: picture.height };
+    let function = match order {
+        Order::Bgr => yuv::yuv400_to_bgr,
+        Order::Rgb => yuv::yuv400_to_rgb,
+    };
+    Ok(function(&image, rows, picture.width * 3, colors.range, colors.matrix)?)
+}
+
+/// Copies rows of three bytes a pixel, with the outer two swapped unless the order is the `same`.
+fn packed(picture: &Picture<'_>, same: bool, rows: &mut [u8]) -> Result<(), ConvertError> {
+    let Plane { bytes, stride } = picture.planes[0];
+    let row_bytes = picture.width as usize * 3;
+    for (source, target) in bytes.chunks(stride as usize).zip(rows.chunks_exact_mut(row_bytes)) {
+        let source = &source[..row_bytes];
+        if same {
+            target.copy_from_slice(source);
+            continue;
+        }
+        for (source, target) in source.chunks_exact(3).zip(target.chunks_exact_mut(3)) {
+            target.copy_from_slice(&[source[2], source[1], source[0]]);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use camring_ring::frame::{Color, FrameFlags};
+
+    use super::*;
+    use crate::source::{Fallback, FrameTiming};
+
+    struct NoFallback;
+
+    impl Fallback for NoFallback {
+        fn convert_into(&self, format: PixelFormat, _rows: &mut [u8]) -> Result<(), String> {
+            Err(format!("no way to {format}"))
+        }
+    }
+
+    /// A picture in memory, every plane with its own padding, and no byte behind the last pixel of a plane.
+    struct Sample {
+        layout: SourceLayout,
+        width: u32,
+        height: u32,
+        planes: Vec<(Vec<u8>, u32)>,
+    }
+
+    impl Sample {
+        fn random(layout: SourceLayout, width: u32, height: u32, padding: u32, color: Color, seed: u64) -> Self {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let shape = Picture { width, height, layout, planes: [Plane { bytes: &[], stride: 0 }; 3] };
+            let legal = |plane: usize| match (color.full_range, plane) {
+                (1, _) => 0..=255,
+                (_, 0) => 16..=235,
+                _ => 16..=240,
+            };
+            let planes = (0..shape.plane_count())
+                .map(|plane| {
+                    let (row_bytes, rows) = shape.extent(plane);
+                    let stride = row_bytes + padding as usize;
+                    let mut bytes = vec![77; stride * (rows - 1) + row_bytes];
+                    for row in bytes.chunks_mut(stride) {
+                        row[..row_bytes].fill_with(|| random.u8(legal(plane)));
+                    }
+                    (bytes, stride as u32)
+                })
+                .collect();
+            Self { layout, width, height, planes }
+        }
+
+        fn planes(&self) -> Vec<Plane<'_>> {
+            self.planes.iter().map(|(bytes, stride)| Plane { bytes, stride: *stride }).collect()
+        }
+
+        fn yuv(&self, x: u32, y: u32) -> [f64; 3] {
+            let (cx, cy) = match self.layout {
+                SourceLayout::I420 | SourceLayout::Nv12 => (x / 2, y / 2),
+                SourceLayout::I422 => (x / 2, y),
+                _ => (x, y),
+            };
+            let at = |plane: usize, x: u32, y: u32| {
+                let (bytes, stride) = &self.planes[plane];
+                f64::from(bytes[(y * stride + x) as usize])
+            };
+            match self.layout {
+                SourceLayout::Gray8 => [at(0, x, y), 128.0, 128.0],
+                SourceLayout::Nv12 => [at(0, x, y), at(1, cx * 2, cy), at(1, cx * 2 + 1, cy)],
+                _ => [at(0, x, y), at(1, cx, cy), at(2, cx, cy)],
+            }
+        }
+
+        fn convert(&self, color: Color, format: PixelFormat) -> Result<Vec<u8>, ConvertError> {
+            let geometry = Geometry::packed(self.width, self.height, format).expect("a picture");
+            let mut rows = vec![0; geometry.len as usize];
+            convert(&frame(self, &self.planes(), color), &geometry, &mut rows)?;
+            Ok(rows)
+        }
+    }
+
+    fn frame<'a>(sample: &Sample, planes: &'a [Plane<'a>], color: Color) -> FrameRef<'a> {
+        FrameRef {
+            width: sample.width,
+            height: sample.height,
+            layout: sample.layout,
+            planes,
+            color,
+            pixel_aspect: (1, 1),
+            timing: FrameTiming::default(),
+            flags: FrameFlags::default(),
+            lost_before: 0,
+            fallback: &NoFallback,
+        }
+    }
+
+    fn color(matrix: u8, full_range: u8) -> Color {
+        Color { primaries: 1, transfer: 1, matrix, full_range }
+    }
+
+    /// Exact conversion, by the definition in ITU-T H.273, clamped to what a byte can hold: blue, green, red.
+    fn exact(yuv: [f64; 3], color: Color) -> [f64; 3] {
+        let (kr, kb) = match color.matrix {
+            1 => (0.2126, 0.0722),
+            5 | 6 => (0.299, 0.114),
+            9 => (0.2627, 0.0593),
+            other => panic!("no coefficients for {other}"),
+        };
+        let (y, u, v) = match color.full_range {
+            1 => (yuv[0] / 255.0, (yuv[1] - 128.0) / 255.0, (yuv[2] - 128.0) / 255.0),
+            _ => ((yuv[0] - 16.0) / 219.0, (yuv[1] - 128.0) / 224.0, (yuv[2] - 128.0) / 224.0),
+        };
+        let red = y + 2.0 * (1.0 - kr) * v;
+        let blue = y + 2.0 * (1.0 - kb) * u;
+        let green = (y - kr * red - kb * blue) / (1.0 - kr - kb);
+        [blue, green, red].map(|value| (value * 255.0).clamp(0.0, 255.0))
+    }
+
+    /// Largest distance from the rounded exact value, and how much the mean distance from the exact one exceeds that of
+    /// rounding; last the mean signed distance.
+    fn errors(sample: &Sample, color: Color, bgr: &[u8]) -> (f64, f64, f64) {
+        let (mut largest, mut ours, mut rounded, mut bias) = (0f64, 0f64, 0f64, 0f64);
+        for y in 0..sample.height {
+            for x in 0..sample.width {
+                let at = ((y * sample.width + x) * 3) as usize;
+                for (value, exact) in bgr[at..at + 3].iter().zip(exact(sample.yuv(x, y), color)) {
+                    let distance = (f64::from(*value) - exact).abs();
+                    largest = largest.max((f64::from(*value) - exact.round()).abs());
+                    ours += distance;
+                    bias += f64::from(*value) - exact;
+                    rounded += (exact.round() - exact).abs();
+                }
+            }
+        }
+        (largest, (ours - rounded) / bgr.len() as f64, bias / bgr.len() as f64)
+    }
+
+    const YUV_LAYOUTS: [SourceLayout; 5] =
+        [SourceLayout::I420, SourceLayout::I422, SourceLayout::I444, SourceLayout::Nv12, SourceLayout::Gray8];
+
+    #[test]
+    fn every_layout_matrix_and_range_is_within_one_of_the_exact_colour() {
+        for (layout, (width, height)) in
+            YUV_LAYOUTS.into_iter().flat_map(|layout| [(641, 359), (1366, 768), (64, 64)].map(|size| (layout, size)))
+        {
+            for (matrix, full_range) in [(1, 0), (1, 1), (6, 0), (5, 1), (9, 0), (9, 1)] {
+                let color = color(matrix, full_range);
+                let sample = Sample::random(layout, width, height, 13, color, u64::from(width) + u64::from(matrix));
+                let bgr = sample.convert(color, PixelFormat::Bgr).expect("it converts");
+                let (largest, mean, bias) = errors(&sample, color, &bgr);
+                let what = format!("{layout:?} {width}x{height} matrix {matrix} full {full_range}");
+                assert!(largest <= 1.0, "{what}: {largest} off");
+                // In limited range the three products of a sum are rounded one by one, which costs 0.08 over all legal
+                // values; with luma alone, and in full range, it stays near rounding.
+                let bound = if full_range == 1 || layout == SourceLayout::Gray8 { 0.05 } else { 0.09 };
+                assert!(mean <= bound, "{what}: mean error {mean} above rounding");
+                assert!(bias.abs() <= 0.02, "{what}: biased by {bias}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_small_size_is_converted_to_its_last_pixel() {
+        let color = color(6, 0);
+        for layout in YUV_LAYOUTS {
+            for (width, height) in (1..=35).flat_map(|width| (1..=6).map(move |height| (width, height))) {
+                for padding in [0, 1, 29] {
+                    let sample = Sample::random(layout, width, height, padding, color, u64::from(width * height));
+                    let bgr = sample.convert(color, PixelFormat::Bgr).expect("it converts");
+                    let (largest, ..) = errors(&sample, color, &bgr);
+                    assert!(largest <= 1.0, "{layout:?} {width}x{height} padding {padding}: {largest} off");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rgb_is_bgr_with_the_outer_bytes_swapped() {
+        let color = color(1, 0);
+        for layout in YUV_LAYOUTS.into_iter().chain([SourceLayout::Bgr, SourceLayout::Rgb]) {
+            let sample = Sample::random(layout, 67, 5, 3, color, 9);
+            let bgr = sample.convert(color, PixelFormat::Bgr).expect("it converts");
+            let rgb = sample.convert(color, PixelFormat::Rgb).expect("it converts");
+            let swapped: Vec<u8> = rgb.chunks(3).flat_map(|pixel| [pixel[2], pixel[1], pixel[0]]).collect();
+            assert_eq!(bgr, swapped, "{layout:?}");
+        }
+    }
+
+    #[test]
+    fn packed_pictures_keep_their_bytes_and_lose_their_padding() {
+        let sample = Sample {
+            layout: SourceLayout::Bgr,
+            width: 2,
+            height: 2,
+            planes: vec![(vec![1, 2, 3, 4, 5, 6, 0, 0, 7, 8, 9, 10, 11, 12], 8)],
+        };
+        assert_eq!(
+            sample.convert(color(0, 1), PixelFormat::Bgr).expect("it converts"),
+            [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+        );
+    }
+
+    #[test]
+    fn a_plane_that_is_too_short_is_an_error_that_names_it() {
+        let color = color(1, 0);
+        for layout in YUV_LAYOUTS.into_iter().chain([SourceLayout::Bgr]) {
+            let full = Sample::random(layout, 33, 7, 2, color, 1);
+            for plane in 0..full.planes.len() {
+                let mut cut = Sample::random(layout, 33, 7, 2, color, 1);
+                cut.planes[plane].0.pop();
+                let error = cut.convert(color, PixelFormat::Bgr).expect_err("a byte is missing");
+                assert!(error.to_string().starts_with(&format!("plane {plane} of the decoded picture has")), "{error}");
+                cut.planes.truncate(plane);
+                cut.convert(color, PixelFormat::Bgr).expect_err("the plane is missing");
+            }
+        }
+    }
+
+    #[test]
+    fn targets_that_do_not_fit_are_refused() {
+        let color = color(1, 0);
+        let sample = Sample::random(SourceLayout::I420, 16, 8, 0, color, 1);
+        let planes = sample.planes();
+        let frame = frame(&sample, &planes, color);
+        let bgr = Geometry::packed(16, 8, PixelFormat::Bgr).expect("a picture");
+        let short = convert(&frame, &bgr, &mut [0; 16 * 8 * 3 - 1]).expect_err("too short");
+        assert_eq!(short.to_string(), "the target has 383 bytes, the picture needs 384");
+        let other = Geometry::packed(16, 6, PixelFormat::Bgr).expect("a picture");
+        assert!(matches!(convert(&frame, &other, &mut [0; 400]), Err(ConvertError::Geometry(16, 8, 16, 6))));
+        let gray = Geometry::packed(16, 8, PixelFormat::Gray).expect("a picture");
+        assert!(matches!(convert(&frame, &gray, &mut [0; 400]), Err(ConvertError::Target(PixelFormat::Gray))));
+    }
+
+    #[test]
+    fn bytes_behind_the_picture_stay_as_they_are() {
+        let color = color(1, 0);
+        let sample = Sample::random(SourceLayout::Nv12, 31, 9, 5, color, 1);
+        let planes = sample.planes();
+        let geometry = Geometry::packed(31, 9, PixelFormat::Bgr).expect("a picture");
+        let mut dst = vec![201; geometry.len as usize + 64];
+        convert(&frame(&sample, &planes, color), &geometry, &mut dst).expect("it converts");
+        assert!(dst[geometry.len as usize..].iter().all(|byte| *byte == 201));
+    }
+
+    #[test]
+    fn layouts_and_matrices_without_a_function_go_to_the_fallback() {
+        let other = Sample { layout: SourceLayout::Other, width: 4, height: 4, planes: vec![] };
+        let error = other.convert(color(1, 0), PixelFormat::Bgr).expect_err("there is no fallback here");
+        assert_eq!(error.to_string(), "no way to bgr");
+        let sample = Sample::random(SourceLayout::I420, 16, 8, 0, color(1, 0), 1);
+        let error = sample.convert(color(8, 0), PixelFormat::Bgr).expect_err("YCgCo is not for the fast converter");
+        assert_eq!(error.to_string(), "no way to bgr");
+    }
+}

@@ -1,0 +1,366 @@
+//! The keyframe gate in front of the decoder: after a loss, nothing that may show damage passes unmarked.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use atomic_refcell::AtomicRefCell;
+use camring_ring::frame::FrameFlags;
+use gst::prelude::*;
+
+use super::arrival::{PtsTable, mono_ns};
+use crate::source::Progress;
+
+/// What happens to pictures between a loss and the next keyframe.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum OnCorrupt {
+    /// They are dropped; readers keep the last good picture.
+    #[default]
+    Drop,
+    /// They are delivered with CORRUPT and TAINTED set.
+    Flag,
+}
+
+/// One access unit on its way to the decoder.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    pts: Option<u64>,
+    /// Number given in front of the leaky queue; a gap is what the queue dropped.
+    number: Option<u64>,
+    keyframe: bool,
+    discont: bool,
+    corrupted: bool,
+    now_ns: i64,
+}
+
+/// Whether a unit goes on, and what its picture is to be marked with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Verdict {
+    Pass(FrameFlags),
+    Drop,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// At the start: nothing was decoded yet.
+    Waiting {
+        since_ns: i64,
+    },
+    /// After a loss.
+    Damaged {
+        since_ns: i64,
+    },
+    /// No keyframe came within `keyframe_wait`; opened all the same.
+    Tainted {
+        until_ns: i64,
+    },
+    Open,
+}
+
+/// The rules, without GStreamer.
+#[derive(Debug)]
+struct Gate {
+    on_corrupt: OnCorrupt,
+    keyframe_wait_ns: i64,
+    state: Option<State>,
+    /// PTS of the keyframe that ended the damage; pictures shown before it but decoded after it are still damaged.
+    clean_from: Option<u64>,
+    next_number: Option<u64>,
+    /// A gap in time that no passed unit was marked with yet.
+    discont: bool,
+    leaked: u64,
+    dropped: u64,
+}
+
+impl Gate {
+    fn new(on_corrupt: OnCorrupt, keyframe_wait: Duration) -> Self {
+        Self {
+            on_corrupt,
+            keyframe_wait_ns: i64::try_from(keyframe_wait.as_nanos()).unwrap_or(i64::MAX),
+            state: None,
+            clean_from: None,
+            next_number: None,
+            discont: false,
+            leaked: 0,
+            dropped: 0,
+        }
+    }
+
+    /// Judges the next unit; `decoder_failed` when the decoder reported an error since the last one.
+    fn judge(&mut self, unit: Unit, decoder_failed: bool) -> Verdict {
+        let leaked = self.count_leaked(unit.number);
+        self.discont |= unit.discont || leaked;
+        self.note_damage(unit.discont || unit.corrupted || leaked || decoder_failed, unit.now_ns);
+        let verdict = if unit.keyframe && !unit.corrupted { self.open(unit.pts) } else { self.judge_delta(unit) };
+        match verdict {
+            Verdict::Pass(flags) => {
+                Verdict::Pass(flags.with_if(std::mem::take(&mut self.discont), FrameFlags::DISCONT))
+            }
+            Verdict::Drop => {
+                self.dropped += 1;
+                self.discont = true;
+                Verdict::Drop
+            }
+        }
+    }
+
+    fn count_leaked(&mut self, number: Option<u64>) -> bool {
+        let leaked = number.zip(self.next_number).map_or(0, |(number, next)| number.saturating_sub(next));
+        self.next_number = number.map(|number| number + 1);
+        self.leaked += leaked;
+        leaked > 0
+    }
+
+    fn note_damage(&mut self, damage: bool, now_ns: i64) {
+        self.state = Some(match self.state {
+            None => State::Waiting { since_ns: now_ns },
+            Some(State::Open) if damage => State::Damaged { since_ns: now_ns },
+            // A stream that has shown no keyframe for so long has none: waiting again would only cost pictures.
+            Some(State::Tainted { .. }) if damage => State::Tainted { until_ns: now_ns + self.keyframe_wait_ns },
+            Some(State::Tainted { until_ns }) if now_ns >= until_ns => State::Open,
+            Some(state) => state,
+        });
+    }
+
+    fn open(&mut self, pts: Option<u64>) -> Verdict {
+        if self.state != Some(State::Open) {
+            self.clean_from = pts;
+        }
+        self.state = Some(State::Open);
+        Verdict::Pass(FrameFlags::KEYFRAME)
+    }
+
+    fn judge_delta(&mut self, unit: Unit) -> Verdict {
+        match self.state {
+            Some(State::Waiting { since_ns } | State::Damaged { since_ns })
+                if unit.now_ns - since_ns >= self.keyframe_wait_ns =>
+            {
+                self.state = Some(State::Tainted { until_ns: unit.now_ns.saturating_add(self.keyframe_wait_ns) });
+                Verdict::Pass(FrameFlags::TAINTED)
+            }
+            None | Some(State::Waiting { .. }) => Verdict::Drop,
+            Some(State::Damaged { .. }) => self.judge_damaged(),
+            Some(State::Tainted { .. }) => Verdict::Pass(FrameFlags::TAINTED),
+            Some(State::Open) if unit.pts.zip(self.clean_from).is_some_and(|(pts, clean)| pts < clean) => {
+                self.judge_damaged()
+            }
+            Some(State::Open) => {
+                self.clean_from = None;
+                Verdict::Pass(FrameFlags::default())
+            }
+        }
+    }
+
+    fn judge_damaged(&self) -> Verdict {
+        match self.on_corrupt {
+            OnCorrupt::Drop => Verdict::Drop,
+            OnCorrupt::Flag => Verdict::Pass(FrameFlags::TAINTED.with(FrameFlags::CORRUPT)),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.state, Some(State::Waiting { .. } | State::Damaged { .. }))
+    }
+}
+
+/// What the gate found out about a unit.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Findings {
+    /// Flags of the picture.
+    pub flags: FrameFlags,
+    /// Units dropped since the session began (queue and gate).
+    pub lost: u64,
+}
+
+/// The gate's findings by PTS, for the end of the pipeline.
+pub(super) struct FindingsTable(PtsTable<2>);
+
+impl FindingsTable {
+    pub(super) fn new() -> Self {
+        Self(PtsTable::new())
+    }
+
+    fn put(&self, pts: u64, findings: Findings) {
+        self.0.put(pts, [u64::from(findings.flags.0), findings.lost]);
+    }
+
+    pub(super) fn get(&self, pts: u64) -> Option<Findings> {
+        let [flags, lost] = self.0.get(pts)?;
+        Some(Findings { flags: FrameFlags(flags as u32), lost })
+    }
+}
+
+/// Numbers the units in front of the leaky queue, so that the gate behind it sees what the queue dropped.
+///
+/// The number travels in the buffer's `offset`, which no element between here and the decoder uses.
+pub(super) fn number_units(queue_sink: &gst::Pad) {
+    let next = AtomicU64::new(0);
+    queue_sink.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            buffer.make_mut().set_offset(next.fetch_add(1, Ordering::Relaxed));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// What the gate shares with the rest of the session.
+pub(super) struct GateLink {
+    pub findings: Arc<FindingsTable>,
+    pub progress: Arc<Progress>,
+    /// Set by whoever hears an error of the decoder; taken by the gate.
+    pub decoder_failed: Arc<AtomicBool>,
+}
+
+/// Puts the gate on the decoder's sink pad.
+pub(super) fn guard(decoder_sink: &gst::Pad, on_corrupt: OnCorrupt, keyframe_wait: Duration, link: GateLink) {
+    // One streaming thread runs the probe, so the cell is never contended; it makes the closure `Sync` without a lock.
+    let gate = AtomicRefCell::new(Gate::new(on_corrupt, keyframe_wait));
+    link.progress.gate_closed.store(true, Ordering::Relaxed);
+    decoder_sink.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        let Ok(mut gate) = gate.try_borrow_mut() else { return gst::PadProbeReturn::Ok };
+        let pass = match &info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => link.admit(&mut gate, buffer),
+            // Every unit is judged; one that must not pass holds back its list.
+            Some(gst::PadProbeData::BufferList(list)) => {
+                list.iter().filter(|buffer| !link.admit(&mut gate, buffer)).count() == 0
+            }
+            _ => true,
+        };
+        if pass { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+    });
+}
+
+impl GateLink {
+    fn admit(&self, gate: &mut Gate, buffer: &gst::BufferRef) -> bool {
+        let flags = buffer.flags();
+        let unit = Unit {
+            pts: buffer.pts().map(gst::ClockTime::nseconds),
+            number: Some(buffer.offset()).filter(|number| *number != u64::MAX),
+            keyframe: !flags.contains(gst::BufferFlags::DELTA_UNIT),
+            discont: flags.contains(gst::BufferFlags::DISCONT),
+            corrupted: flags.contains(gst::BufferFlags::CORRUPTED),
+            now_ns: mono_ns(),
+        };
+        let verdict = gate.judge(unit, self.decoder_failed.swap(false, Ordering::Relaxed));
+        self.progress.gate_closed.store(gate.is_closed(), Ordering::Relaxed);
+        self.progress.dropped_gate.store(gate.dropped, Ordering::Relaxed);
+        self.progress.dropped_leaky.store(gate.leaked, Ordering::Relaxed);
+        let Verdict::Pass(flags) = verdict else { return false };
+        if let Some(pts) = unit.pts {
+            self.findings.put(pts, Findings { flags, lost: gate.dropped + gate.leaked });
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn gate(on_corrupt: OnCorrupt) -> Gate {
+        Gate::new(on_corrupt, Duration::from_secs(10))
+    }
+
+    /// Unit number `number`, 40 ms after the one before.
+    fn delta(number: u64) -> Unit {
+        Unit {
+            pts: Some(number * 40),
+            number: Some(number),
+            keyframe: false,
+            discont: false,
+            corrupted: false,
+            now_ns: number as i64 * 40_000_000,
+        }
+    }
+
+    fn key(number: u64) -> Unit {
+        Unit { keyframe: true, ..delta(number) }
+    }
+
+    const CLEAN: Verdict = Verdict::Pass(FrameFlags(0));
+    const KEY: Verdict = Verdict::Pass(FrameFlags::KEYFRAME);
+
+    fn marked(flags: &[FrameFlags]) -> Verdict {
+        Verdict::Pass(flags.iter().fold(FrameFlags::default(), |all, flag| all.with(*flag)))
+    }
+
+    #[test]
+    fn nothing_passes_before_the_first_keyframe() {
+        for on_corrupt in [OnCorrupt::Drop, OnCorrupt::Flag] {
+            let mut gate = gate(on_corrupt);
+            assert_eq!((gate.judge(delta(0), false), gate.judge(delta(1), false)), (Verdict::Drop, Verdict::Drop));
+            assert!(gate.is_closed());
+            assert_eq!(gate.judge(key(2), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+            assert_eq!(gate.judge(delta(3), false), CLEAN);
+            assert_eq!((gate.dropped, gate.leaked, gate.is_closed()), (2, 0, false));
+        }
+    }
+
+    #[test]
+    fn every_kind_of_damage_closes_it_until_the_next_keyframe() {
+        let damages = [
+            (Unit { discont: true, ..delta(1) }, false),
+            (Unit { corrupted: true, ..delta(1) }, false),
+            (Unit { number: Some(2), ..delta(1) }, false),
+            (delta(1), true),
+        ];
+        for (unit, decoder_failed) in damages {
+            let mut gate = gate(OnCorrupt::Drop);
+            assert_eq!(gate.judge(key(0), false), KEY);
+            assert_eq!(gate.judge(unit, decoder_failed), Verdict::Drop, "{unit:?}");
+            assert!(gate.is_closed());
+            assert_eq!(gate.judge(delta(3), false), Verdict::Drop);
+            assert_eq!(gate.judge(key(4), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+            assert_eq!(gate.judge(delta(5), false), CLEAN);
+        }
+    }
+
+    #[test]
+    fn a_stream_of_keyframes_passes_even_after_a_loss() {
+        let mut gate = gate(OnCorrupt::Drop);
+        assert_eq!(gate.judge(key(0), false), KEY);
+        let lost = Unit { discont: true, ..key(5) };
+        assert_eq!(gate.judge(lost, false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+        assert_eq!((gate.leaked, gate.dropped), (4, 0));
+    }
+
+    #[test]
+    fn flag_mode_marks_exactly_the_damaged_pictures() {
+        let mut gate = gate(OnCorrupt::Flag);
+        gate.judge(key(0), false);
+        let damage = [FrameFlags::TAINTED, FrameFlags::CORRUPT];
+        let first = gate.judge(Unit { discont: true, ..delta(1) }, false);
+        assert_eq!(first, marked(&[damage[0], damage[1], FrameFlags::DISCONT]));
+        assert_eq!(gate.judge(delta(2), false), marked(&damage));
+        assert_eq!(gate.judge(key(3), false), KEY);
+        assert_eq!(gate.judge(delta(4), false), CLEAN);
+    }
+
+    #[test]
+    fn pictures_shown_before_the_keyframe_that_ends_the_damage_are_damaged_too() {
+        let mut gate = gate(OnCorrupt::Drop);
+        gate.judge(key(0), false);
+        gate.judge(Unit { discont: true, ..delta(1) }, false);
+        gate.judge(Unit { pts: Some(6 * 40), ..key(2) }, false);
+        assert_eq!(gate.judge(Unit { pts: Some(5 * 40), ..delta(3) }, false), Verdict::Drop);
+        assert_eq!(gate.judge(Unit { pts: Some(9 * 40), ..delta(4) }, false), marked(&[FrameFlags::DISCONT]));
+        assert_eq!(gate.judge(Unit { pts: Some(8 * 40), ..delta(5) }, false), CLEAN);
+    }
+
+    #[test]
+    fn a_stream_without_keyframes_is_shown_tainted_after_the_wait() {
+        let mut gate = gate(OnCorrupt::Drop);
+        gate.judge(delta(0), false);
+        assert_eq!(gate.judge(Unit { now_ns: 10 * SECOND - 1, ..delta(1) }, false), Verdict::Drop);
+        let opened = gate.judge(Unit { now_ns: 10 * SECOND, ..delta(2) }, false);
+        assert_eq!(opened, marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
+        assert_eq!(gate.judge(Unit { now_ns: 19 * SECOND, ..delta(3) }, false), marked(&[FrameFlags::TAINTED]));
+        let lost = Unit { now_ns: 19 * SECOND, discont: true, ..delta(4) };
+        assert_eq!(gate.judge(lost, false), marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
+        assert_eq!(gate.judge(Unit { now_ns: 28 * SECOND, ..delta(5) }, false), marked(&[FrameFlags::TAINTED]));
+        assert_eq!(gate.judge(Unit { now_ns: 29 * SECOND, ..delta(6) }, false), CLEAN);
+        assert!(!gate.is_closed());
+    }
+}

@@ -1,0 +1,201 @@
+//! Sources that need no camera: a test picture and a looped file, both marked SYNTHETIC.
+//!
+//! ```text
+//!  videotestsrc (live) -> caps [-> painted clock] -> appsink
+//!  filesrc -> decodebin (video only) -> queue -> appsink (paced by the clock); at its end it begins again
+//! ```
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use camring_ring::frame::Reason;
+use crossbeam_channel::Sender;
+use gst::glib;
+use gst::prelude::*;
+
+use super::bus::Subject;
+use super::digits;
+use super::graph::{make, make_appsink, set};
+use super::report::Reporter;
+use super::sample::{Origin, Tail};
+use super::{init, session};
+use crate::source::{FrameSink, FrameSource, Loan, Progress, RetryClass, RetryReason, Session, SourceEvent};
+
+/// A test picture; `clock` shows the time of day over colour bars, every other name is a pattern of videotestsrc.
+#[derive(Clone, Debug)]
+pub struct TestSource {
+    /// `clock`, `smpte`, `ball`, `snow` and so on.
+    pub pattern: String,
+    /// Width and height, pixels.
+    pub size: (u32, u32),
+    /// Pictures in a second.
+    pub fps: u32,
+}
+
+/// A file that is played over and over at its own speed.
+#[derive(Clone, Debug)]
+pub struct FileSource {
+    /// Anything that GStreamer can decode here.
+    pub path: PathBuf,
+}
+
+fn refused(reason: Reason, message: String) -> RetryReason {
+    RetryReason { reason, class: RetryClass::Permanent, message }
+}
+
+/// The end of a local pipeline, and what gives its sink back.
+fn local_tail(
+    sink: Loan<Box<dyn FrameSink>>,
+    paced: bool,
+    reporter: &Arc<Reporter>,
+    progress: &Arc<Progress>,
+) -> (gst::Element, Box<dyn Fn() + Send>) {
+    let origin = Origin::Local { pts_offset: 0 };
+    let appsink = make_appsink(Tail::new(sink, origin, progress.clone(), reporter.clone()), paced);
+    let owner = Mutex::new(Some(appsink.clone()));
+    let let_go = move || {
+        if let Some(appsink) = owner.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+            appsink.set_callbacks(gst_app::AppSinkCallbacks::builder().build());
+        }
+    };
+    (appsink.upcast(), Box::new(let_go))
+}
+
+impl TestSource {
+    fn caps(&self) -> Result<gst::Caps, RetryReason> {
+        let side = |pixels: u32| i32::try_from(pixels).ok().filter(|side| (1..=32767).contains(side));
+        let (Some(width), Some(height), Some(fps)) = (side(self.size.0), side(self.size.1), side(self.fps)) else {
+            let (width, height) = self.size;
+            return Err(refused(
+                Reason::Config,
+                format!("test picture {width}x{height} at {} fps cannot be made; each must be 1 to 32767", self.fps),
+            ));
+        };
+        Ok(gst::Caps::builder("video/x-raw")
+            .field("format", "I420")
+            .field("width", width)
+            .field("height", height)
+            .field("framerate", gst::Fraction::new(fps, 1))
+            .build())
+    }
+
+    /// Sets the pattern; true when the clock is to be painted over it.
+    fn set_pattern(&self, source: &gst::Element) -> Result<bool, RetryReason> {
+        let clock = self.pattern == "clock";
+        let nick = if clock { "smpte" } else { &self.pattern };
+        let patterns = source.property_type("pattern").and_then(glib::EnumClass::with_type);
+        if patterns.is_none_or(|patterns| patterns.value_by_nick(nick).is_none()) {
+            let pattern = &self.pattern;
+            return Err(refused(
+                Reason::Config,
+                format!(
+                    "test pattern {pattern:?} is unknown; use clock or a pattern of videotestsrc such as smpte or ball"
+                ),
+            ));
+        }
+        source.set_property_from_str("pattern", nick);
+        Ok(clock)
+    }
+}
+
+impl FrameSource for TestSource {
+    fn start(
+        &mut self,
+        sink: Loan<Box<dyn FrameSink>>,
+        events: Sender<SourceEvent>,
+        progress: Arc<Progress>,
+    ) -> Result<Box<dyn Session>, RetryReason> {
+        init()?;
+        let (source, filter) = (make("videotestsrc")?, make("capsfilter")?);
+        let clock = self.set_pattern(&source)?;
+        set(&source, "is-live", true);
+        filter.set_property("caps", self.caps()?);
+        if clock {
+            digits::paint_clock(&filter.static_pad("src").expect("every filter has it"), self.size);
+        }
+        let reporter = Arc::new(Reporter::new(events, vec![]));
+        let (appsink, let_go) = local_tail(sink, false, &reporter, &progress);
+        let pipeline = gst::Pipeline::new();
+        join(&pipeline, &[source, filter, appsink])?;
+        reporter.event(SourceEvent::Decoder { codec: "raw".into(), decoder: "videotestsrc".into() });
+        session::start(pipeline, Subject::Test, let_go, reporter, progress)
+    }
+}
+
+impl FileSource {
+    fn build(&self, appsink: gst::Element, reporter: &Arc<Reporter>) -> Result<gst::Pipeline, RetryReason> {
+        let (source, decode, queue) = (make("filesrc")?, make("decodebin")?, make("queue")?);
+        source.set_property("location", &self.path);
+        // Only video is decoded; without other streams nothing waits for a sink that is not there.
+        decode.set_property("caps", gst::Caps::new_empty_simple("video/x-raw"));
+        decode.set_property("expose-all-streams", false);
+        set(&queue, "max-size-buffers", 4u32);
+        let pipeline = gst::Pipeline::new();
+        join(&pipeline, &[source, decode.clone()])?;
+        join(&pipeline, &[queue.clone(), appsink])?;
+        let (entry, reporter) = (queue.static_pad("sink").expect("every queue has it"), reporter.clone());
+        decode.connect_pad_added(move |_, pad| {
+            if !entry.is_linked() && pad.link(&entry).is_err() {
+                reporter.ended(
+                    Reason::NoVideo,
+                    RetryClass::Permanent,
+                    "the file's video cannot be brought into memory",
+                );
+            }
+        });
+        Ok(pipeline)
+    }
+}
+
+impl FrameSource for FileSource {
+    fn start(
+        &mut self,
+        sink: Loan<Box<dyn FrameSink>>,
+        events: Sender<SourceEvent>,
+        progress: Arc<Progress>,
+    ) -> Result<Box<dyn Session>, RetryReason> {
+        init()?;
+        let path = self.path.display();
+        match std::fs::metadata(&self.path) {
+            Ok(meta) if meta.is_file() => {}
+            Ok(_) => return Err(refused(Reason::NotFound, format!("{path} is not a file; set file to a video"))),
+            Err(error) => return Err(refused(Reason::NotFound, format!("{path} cannot be opened: {error}"))),
+        }
+        let reporter = Arc::new(Reporter::new(events, vec![]));
+        let (appsink, let_go) = local_tail(sink, true, &reporter, &progress);
+        let pipeline = self.build(appsink, &reporter)?;
+        let subject = Subject::File(pipeline.downgrade());
+        session::start(pipeline, subject, let_go, reporter, progress)
+    }
+}
+
+fn join(pipeline: &gst::Pipeline, chain: &[gst::Element]) -> Result<(), RetryReason> {
+    pipeline
+        .add_many(chain)
+        .and_then(|()| gst::Element::link_many(chain))
+        .map_err(|error| refused(Reason::Internal, format!("cannot build the pipeline: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(pattern: &str, size: (u32, u32), fps: u32) -> TestSource {
+        TestSource { pattern: pattern.into(), size, fps }
+    }
+
+    #[test]
+    fn impossible_test_pictures_are_refused_in_words() {
+        gst::init().expect("GStreamer");
+        let error = source("clock", (0, 10), 25).caps().expect_err("no width");
+        assert_eq!(error.message, "test picture 0x10 at 25 fps cannot be made; each must be 1 to 32767");
+        let element = make("videotestsrc").expect("it is installed");
+        let error = source("nonsense", (16, 16), 25).set_pattern(&element).expect_err("no such pattern");
+        assert_eq!(
+            error.message,
+            "test pattern \"nonsense\" is unknown; use clock or a pattern of videotestsrc such as smpte or ball"
+        );
+        assert!(source("clock", (16, 16), 25).set_pattern(&element).expect("known"));
+        assert!(!source("ball", (16, 16), 25).set_pattern(&element).expect("known"));
+    }
+}

@@ -1,0 +1,259 @@
+//! Sources made of GStreamer: an RTSP camera, a test picture, a looped file. They start and stop sessions and decide
+//! nothing: what happens after an end is the supervisor's business.
+
+mod arrival;
+mod bus;
+mod color;
+mod decoder;
+mod digits;
+mod fallback;
+mod gate;
+mod graph;
+mod lessons;
+mod local;
+mod reach;
+mod report;
+mod sample;
+mod session;
+mod tls;
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use camring_ring::frame::Reason;
+use crossbeam_channel::Sender;
+use gio::prelude::*;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::source::{FrameSink, FrameSource, Loan, Progress, RetryClass, RetryReason, Session, SourceEvent};
+use bus::Subject;
+use graph::{Camera, SinkPlace, Tls};
+use lessons::Lessons;
+use reach::Endpoint;
+use report::Reporter;
+
+pub use decoder::Device;
+pub use gate::OnCorrupt;
+pub use local::{FileSource, TestSource};
+pub use tls::TlsOptions;
+
+/// How packets travel.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Transport {
+    /// Inside the RTSP connection; use unless the camera cannot.
+    #[default]
+    Tcp,
+    /// One datagram a packet; loses packets on a bad network.
+    Udp,
+    /// One stream for many receivers.
+    Multicast,
+    /// RTSP inside HTTP, through proxies.
+    Http,
+    /// UDP first, TCP when nothing arrives (remembered until the process ends).
+    Auto,
+}
+
+impl Transport {
+    /// The words of rtspsrc's `protocols`; `None` = its own default.
+    fn protocols(self, tcp_only: bool) -> Option<&'static str> {
+        match self {
+            Self::Tcp => Some("tcp"),
+            Self::Udp => Some("udp"),
+            Self::Multicast => Some("udp-mcast"),
+            Self::Http => Some("http"),
+            Self::Auto if tcp_only => Some("tcp"),
+            Self::Auto => None,
+        }
+    }
+}
+
+/// What decides where a picture ends in the packets.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum AccessUnits {
+    /// The marker bit, until the camera is seen to mark every slice; then as `Parse`.
+    #[default]
+    Auto,
+    /// The RTP marker bit; costs no delay.
+    Marker,
+    /// The parser; costs one frame interval of delay.
+    Parse,
+}
+
+/// Everything about one camera that a session needs.
+#[derive(Clone, Debug)]
+pub struct RtspSourceConfig {
+    /// Where the stream is; without user and password in it.
+    pub url: String,
+    /// User to log in with.
+    pub user: Option<String>,
+    /// Password to log in with.
+    pub password: Option<SecretString>,
+    /// How packets travel.
+    pub transport: Transport,
+    /// How long to wait for a packet that is late or lost; costs no delay without loss.
+    pub jitter_buffer: Duration,
+    /// Longest wait for the connection and for each answer.
+    pub request_timeout: Duration,
+    /// What the camera's certificate must look like (`rtsps://`).
+    pub tls: TlsOptions,
+    /// Which decoders may be used.
+    pub device: Device,
+    /// Threads of a software decoder; 0 = chosen by size, 1 = lowest latency.
+    pub threads: u32,
+    /// What happens to pictures between a loss and the next keyframe.
+    pub on_corrupt: OnCorrupt,
+    /// Longest wait for a keyframe, before pictures are shown with TAINTED set.
+    pub keyframe_wait: Duration,
+    /// What decides where a picture ends.
+    pub access_units: AccessUnits,
+    /// Name we give ourselves; `None` = GStreamer's.
+    pub user_agent: Option<String>,
+}
+
+impl RtspSourceConfig {
+    /// The defaults of `config/camring.toml` for a camera at `url`.
+    #[must_use]
+    pub fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            user: None,
+            password: None,
+            transport: Transport::Tcp,
+            jitter_buffer: Duration::from_millis(100),
+            request_timeout: Duration::from_secs(5),
+            tls: TlsOptions::default(),
+            device: Device::Auto,
+            threads: 0,
+            on_corrupt: OnCorrupt::Drop,
+            keyframe_wait: Duration::from_secs(10),
+            access_units: AccessUnits::Auto,
+            user_agent: None,
+        }
+    }
+
+    /// Where the camera is.
+    ///
+    /// # Errors
+    ///
+    /// A URL that is none, that is not RTSP, or that holds a user: the message never repeats it.
+    fn endpoint(&self) -> Result<Endpoint, RetryReason> {
+        let wrong = |message: &str| RetryReason {
+            reason: Reason::Config,
+            class: RetryClass::Permanent,
+            message: message.to_owned(),
+        };
+        let expected = "the camera's url cannot be read; expected rtsp://HOST[:PORT]/PATH";
+        let (scheme, rest) = self.url.split_once("://").ok_or_else(|| wrong(expected))?;
+        if !scheme.starts_with("rtsp") {
+            return Err(wrong("the camera's url is not RTSP; expected rtsp:// or rtsps://"));
+        }
+        if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
+            return Err(wrong("the camera's url holds a user; set user and password apart from it"));
+        }
+        let tls = scheme.starts_with("rtsps");
+        let address =
+            gio::NetworkAddress::parse_uri(&self.url, if tls { 322 } else { 554 }).map_err(|_| wrong(expected))?;
+        let (host, port) = (address.hostname(), address.port());
+        if host.is_empty() || port == 0 {
+            return Err(wrong(expected));
+        }
+        Ok(Endpoint { host: host.into(), port, tls })
+    }
+
+    fn secrets(&self) -> Vec<SecretString> {
+        let user = self.user.as_deref().map(SecretString::from);
+        let password = self.password.as_ref().map(|password| SecretString::from(password.expose_secret()));
+        [password, user].into_iter().flatten().collect()
+    }
+}
+
+/// Starts GStreamer once per process.
+///
+/// # Errors
+///
+/// GStreamer cannot start; says why.
+fn init() -> Result<(), RetryReason> {
+    gst::init().map_err(|error| RetryReason {
+        reason: Reason::Internal,
+        class: RetryClass::Permanent,
+        message: format!("GStreamer does not start: {error}"),
+    })
+}
+
+/// A camera behind RTSP.
+pub struct RtspSource {
+    config: RtspSourceConfig,
+    lessons: Arc<Lessons>,
+}
+
+impl RtspSource {
+    /// A camera; nothing happens before [`FrameSource::start`].
+    #[must_use]
+    pub fn new(config: RtspSourceConfig) -> Self {
+        Self { config, lessons: Arc::new(Lessons::new()) }
+    }
+}
+
+impl FrameSource for RtspSource {
+    fn start(
+        &mut self,
+        sink: Loan<Box<dyn FrameSink>>,
+        events: Sender<SourceEvent>,
+        progress: Arc<Progress>,
+    ) -> Result<Box<dyn Session>, RetryReason> {
+        init()?;
+        let endpoint = self.config.endpoint()?;
+        let reporter = Arc::new(Reporter::new(events, self.config.secrets()));
+        let camera = Arc::new(Camera {
+            config: self.config.clone(),
+            tls: if endpoint.tls { Tls::On(tls::Refusal::default()) } else { Tls::Off },
+            endpoint,
+            lessons: self.lessons.clone(),
+            reporter: reporter.clone(),
+            progress: progress.clone(),
+            decoder_failed: Arc::default(),
+            hardware: AtomicBool::new(false),
+            sink: Mutex::new(SinkPlace::Waiting(sink)),
+            offer: Mutex::default(),
+        });
+        let pipeline = graph::build(&camera)?;
+        let owner = camera.clone();
+        let let_go = Box::new(move || owner.let_go());
+        session::start(pipeline, Subject::Camera(camera), let_go, reporter, progress)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(url: &str) -> Result<Endpoint, RetryReason> {
+        RtspSourceConfig::new(url).endpoint()
+    }
+
+    #[test]
+    fn urls_name_host_port_and_encryption() {
+        let named = |url| endpoint(url).map(|endpoint| (endpoint.to_string(), endpoint.tls)).expect(url);
+        assert_eq!(named("rtsp://10.0.0.21/stream1"), ("10.0.0.21:554".into(), false));
+        assert_eq!(named("rtsps://cam.example:9000/?a=b@c"), ("cam.example:9000".into(), true));
+        assert_eq!(named("rtspst://[fe80::1]/"), ("[fe80::1]:322".into(), true));
+    }
+
+    #[test]
+    fn urls_that_cannot_be_used_are_refused_without_being_repeated() {
+        for url in
+            ["", "front", "http://10.0.0.1/", "rtsp://", "rtsp:///x", "rtsp://u:p@10.0.0.1/x", "rtsp://h:99999/x"]
+        {
+            let error = endpoint(url).expect_err(url);
+            assert_eq!((error.reason, error.class), (Reason::Config, RetryClass::Permanent));
+            assert!(url.len() <= "rtsp://".len() || !error.message.contains(url), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_source_never_prints_its_password() {
+        let config = RtspSourceConfig { password: Some("s3cr3t".into()), ..RtspSourceConfig::new("rtsp://h/") };
+        assert!(!format!("{config:?}").contains("s3cr3t"));
+    }
+}

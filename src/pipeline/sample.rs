@@ -1,0 +1,314 @@
+//! The end of every pipeline: a decoded sample becomes a borrowed `FrameRef` and goes to the sink.
+//!
+//! Runs on one streaming thread. Per picture: no lock, no allocation and no log of ours.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use camring_ring::frame::{FrameFlags, Reason, TimeSource};
+use gst_video::prelude::*;
+use gst_video::{VideoFormat, VideoFrameRef, VideoInfo};
+
+use super::arrival::{Arrival, Arrivals, mono_ns, real_ns};
+use super::color;
+use super::fallback::{Scratch, SlowPath};
+use super::gate::{Findings, FindingsTable};
+use super::report::Reporter;
+use crate::source::{
+    FrameRef, FrameSink, FrameTiming, Loan, Plane, Progress, RetryClass, RetryReason, SourceEvent, SourceLayout,
+};
+
+/// Seconds from 1900 (NTP) to 1970 (Unix), in ns.
+const NTP_TO_UNIX_NS: u64 = 2_208_988_800_000_000_000;
+
+/// A camera clock further off than this is not believed.
+const PLAUSIBLE_NS: u64 = 5_000_000_000;
+
+/// Where the pictures come from.
+pub(super) enum Origin {
+    /// A camera: arrival times and findings of the gate are matched by PTS.
+    Camera {
+        arrivals: Arc<Arrivals>,
+        findings: Arc<FindingsTable>,
+        /// Whether pictures of unknown range are full range.
+        full_range: bool,
+    },
+    /// A file or a test picture: it arrives when it is decoded.
+    Local {
+        /// Added to every PTS so that a looped file goes on where it began again.
+        pts_offset: i64,
+    },
+}
+
+/// What the caps say, worked out once per change.
+struct Format {
+    caps: gst::Caps,
+    info: VideoInfo,
+    layout: SourceLayout,
+    color: camring_ring::frame::Color,
+    pixel_aspect: (u16, u16),
+}
+
+/// Takes samples from the appsink to the sink.
+pub(super) struct Tail {
+    sink: Loan<Box<dyn FrameSink>>,
+    origin: Origin,
+    progress: Arc<Progress>,
+    reporter: Arc<Reporter>,
+    format: Option<Format>,
+    scratch: RefCell<Scratch>,
+    last_pts: Option<i64>,
+    last_lost: u64,
+}
+
+impl Tail {
+    pub(super) fn new(
+        sink: Loan<Box<dyn FrameSink>>,
+        origin: Origin,
+        progress: Arc<Progress>,
+        reporter: Arc<Reporter>,
+    ) -> Self {
+        let scratch = RefCell::default();
+        Self { sink, origin, progress, reporter, format: None, scratch, last_pts: None, last_lost: 0 }
+    }
+
+    /// The appsink callback.
+    ///
+    /// # Errors
+    ///
+    /// Stops the stream after it has told the supervisor why.
+    pub(super) fn take(&mut self, appsink: &gst_app::AppSink) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        self.deliver(&sample).map(|()| gst::FlowSuccess::Ok).map_err(|end| {
+            self.reporter.ended(end.reason, end.class, &end.message);
+            gst::FlowError::Error
+        })
+    }
+
+    fn deliver(&mut self, sample: &gst::SampleRef) -> Result<(), RetryReason> {
+        let decoded_mono_ns = mono_ns();
+        let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else {
+            return Err(internal("the decoder delivered a sample without a picture"));
+        };
+        let format_changed = self.adopt(caps)?;
+        let (timing, findings) = self.describe(buffer, decoded_mono_ns);
+        self.note(&timing);
+        let lost_before = findings.lost.saturating_sub(self.last_lost);
+        self.last_lost = self.last_lost.max(findings.lost);
+        let format = self.format.as_ref().expect("adopt has set it");
+        let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &format.info)
+            .map_err(|_| internal("a decoded picture cannot be mapped"))?;
+        let planes = planes(&picture, format.layout);
+        let frame = FrameRef {
+            width: picture.width(),
+            height: picture.height(),
+            layout: format.layout,
+            planes: &planes.0[..planes.1],
+            color: format.color,
+            pixel_aspect: format.pixel_aspect,
+            timing,
+            flags: findings
+                .flags
+                .with_if(format_changed, FrameFlags::FORMAT_CHANGED)
+                .with_if(format.info.is_interlaced() || picture.is_interlaced(), FrameFlags::INTERLACED)
+                .with_if(is_implausible(&timing), FrameFlags::UNTRUSTED_TIME),
+            lost_before: u32::try_from(lost_before).unwrap_or(u32::MAX),
+            fallback: &SlowPath { picture: &picture, color: format.color, scratch: &self.scratch },
+        };
+        catch_unwind(AssertUnwindSafe(|| self.sink.frame(&frame)))
+            .map_err(|_| internal("publishing a picture panicked; the place is on standard error"))
+    }
+
+    /// Takes over new caps; true when this session had others before.
+    fn adopt(&mut self, caps: &gst::CapsRef) -> Result<bool, RetryReason> {
+        if self.format.as_ref().is_some_and(|format| std::ptr::eq(format.caps.as_ref(), caps)) {
+            return Ok(false);
+        }
+        let info = VideoInfo::from_caps(caps).map_err(|_| internal("the decoder's caps are no video"))?;
+        let jpeg = matches!(self.origin, Origin::Camera { full_range: true, .. });
+        let format = Format {
+            caps: caps.to_owned(),
+            layout: layout(&info),
+            color: color::describe(&info.colorimetry(), info.is_rgb(), info.height(), jpeg),
+            pixel_aspect: aspect(info.par()),
+            info,
+        };
+        self.scratch.borrow_mut().forget();
+        let changed = self.format.as_ref().is_some_and(|old| {
+            (old.info.format(), old.info.width(), old.info.height(), old.color)
+                != (format.info.format(), format.info.width(), format.info.height(), format.color)
+        });
+        self.format = Some(format);
+        Ok(changed)
+    }
+
+    fn describe(&mut self, buffer: &gst::BufferRef, decoded_mono_ns: i64) -> (FrameTiming, Findings) {
+        let pts = buffer.pts().map(gst::ClockTime::nseconds);
+        let now = Arrival { mono_ns: decoded_mono_ns, real_ns: real_ns(), rtp_timestamp: 0 };
+        let (arrival, findings, pts_ns) = match &mut self.origin {
+            Origin::Camera { arrivals, findings, .. } => {
+                let findings =
+                    pts.and_then(|pts| findings.get(pts)).unwrap_or_else(|| unmatched(&self.progress, self.last_lost));
+                (pts.and_then(|pts| arrivals.get(pts)).unwrap_or(now), findings, to_i64(pts))
+            }
+            Origin::Local { pts_offset } => {
+                let flags = FrameFlags::SYNTHETIC.with(FrameFlags::KEYFRAME);
+                let pts = onward(
+                    pts_offset,
+                    to_i64(pts),
+                    self.last_pts,
+                    to_i64(buffer.duration().map(gst::ClockTime::nseconds)),
+                );
+                (now, Findings { flags, lost: 0 }, pts)
+            }
+        };
+        let source_unix_ns = camera_time(buffer);
+        let timing = FrameTiming {
+            pts_ns,
+            duration_ns: to_i64(buffer.duration().map(gst::ClockTime::nseconds)),
+            rtp_timestamp: arrival.rtp_timestamp,
+            arrival_mono_ns: arrival.mono_ns,
+            arrival_real_ns: arrival.real_ns,
+            decoded_mono_ns,
+            source_unix_ns,
+            time_source: source_unix_ns.map(|_| TimeSource::RtcpSr),
+        };
+        (timing, findings)
+    }
+
+    fn note(&mut self, timing: &FrameTiming) {
+        self.last_pts = Some(timing.pts_ns);
+        let progress = &self.progress;
+        if matches!(self.origin, Origin::Local { .. }) {
+            if progress.packets.fetch_add(1, Ordering::Relaxed) == 0 {
+                self.reporter.event(SourceEvent::FirstPacket);
+            }
+            progress.last_packet_mono_ns.store(timing.arrival_mono_ns, Ordering::Relaxed);
+        }
+        let lag_ns = timing.decoded_mono_ns.saturating_sub(timing.arrival_mono_ns);
+        progress.lag_ns.store(u64::try_from(lag_ns).unwrap_or(0), Ordering::Relaxed);
+        progress.last_decoded_mono_ns.store(timing.decoded_mono_ns, Ordering::Relaxed);
+        progress.decoded.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Findings for a picture whose PTS the decoder has changed: as the gate stands now.
+fn unmatched(progress: &Progress, lost: u64) -> Findings {
+    let closed = progress.gate_closed.load(Ordering::Relaxed);
+    Findings { flags: FrameFlags::default().with_if(closed, FrameFlags::TAINTED), lost }
+}
+
+fn internal(message: &str) -> RetryReason {
+    RetryReason { reason: Reason::Internal, class: RetryClass::Transient, message: message.into() }
+}
+
+fn to_i64(ns: Option<u64>) -> i64 {
+    ns.map_or(0, |ns| i64::try_from(ns).unwrap_or(i64::MAX))
+}
+
+/// PTS that never goes back: when a file begins again, it goes on one picture after the last one.
+fn onward(offset: &mut i64, pts: i64, last: Option<i64>, duration: i64) -> i64 {
+    let shifted = pts.saturating_add(*offset);
+    let Some(last) = last.filter(|last| shifted <= *last) else { return shifted };
+    *offset = last.saturating_add(duration.max(1)).saturating_sub(pts);
+    pts.saturating_add(*offset)
+}
+
+/// The camera's own time of a picture, ns since 1970, once its first sender report has come.
+fn camera_time(buffer: &gst::BufferRef) -> Option<i64> {
+    let ntp = buffer
+        .iter_meta::<gst::ReferenceTimestampMeta>()
+        .find(|meta| meta.reference().structure(0).is_some_and(|structure| structure.name() == "timestamp/x-ntp"))?;
+    i64::try_from(ntp.timestamp().nseconds().checked_sub(NTP_TO_UNIX_NS)?).ok()
+}
+
+fn is_implausible(timing: &FrameTiming) -> bool {
+    timing.source_unix_ns.is_some_and(|source| source.abs_diff(timing.arrival_real_ns) >= PLAUSIBLE_NS)
+}
+
+fn layout(info: &VideoInfo) -> SourceLayout {
+    match info.format() {
+        VideoFormat::Gray8 => SourceLayout::Gray8,
+        VideoFormat::I420 => SourceLayout::I420,
+        VideoFormat::Y42b => SourceLayout::I422,
+        VideoFormat::Y444 => SourceLayout::I444,
+        VideoFormat::Nv12 => SourceLayout::Nv12,
+        VideoFormat::Bgr => SourceLayout::Bgr,
+        VideoFormat::Rgb => SourceLayout::Rgb,
+        _ => SourceLayout::Other,
+    }
+}
+
+fn aspect(par: gst::Fraction) -> (u16, u16) {
+    match (u16::try_from(par.numer()), u16::try_from(par.denom())) {
+        (Ok(x), Ok(y)) if x > 0 && y > 0 => (x, y),
+        _ => (0, 0),
+    }
+}
+
+/// The planes of a mapped picture and how many there are; none for a layout that only the fallback reads.
+fn planes<'a>(picture: &'a VideoFrameRef<&gst::BufferRef>, layout: SourceLayout) -> ([Plane<'a>; 3], usize) {
+    let mut planes = [Plane { bytes: &[], stride: 0 }; 3];
+    if layout == SourceLayout::Other {
+        return (planes, 0);
+    }
+    let count = (picture.n_planes() as usize).min(planes.len());
+    for (number, plane) in planes.iter_mut().enumerate().take(count) {
+        // A plane that cannot be read stays empty; the converter says so.
+        let Ok(bytes) = picture.plane_data(number as u32) else { continue };
+        let stride = picture.plane_stride().get(number).and_then(|stride| u32::try_from(*stride).ok());
+        *plane = Plane { bytes, stride: stride.unwrap_or(0) };
+    }
+    (planes, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_looped_file_goes_on_in_time() {
+        let (mut offset, mut last) = (0, None);
+        let mut next = |pts| {
+            let pts = onward(&mut offset, pts, last, 40);
+            last = Some(pts);
+            pts
+        };
+        assert_eq!([0, 40, 80, 0, 40, 80, 0].map(&mut next), [0, 40, 80, 120, 160, 200, 240]);
+    }
+
+    #[test]
+    fn camera_time_counts_from_1970_and_nonsense_is_not_trusted() {
+        gst::init().expect("GStreamer");
+        let stamped = |reference: &str, ntp_ns: u64| {
+            let mut buffer = gst::Buffer::new();
+            let caps = gst::Caps::builder(reference).build();
+            let writable = buffer.get_mut().expect("the only reference");
+            gst::ReferenceTimestampMeta::add(writable, &caps, gst::ClockTime::from_nseconds(ntp_ns), None);
+            camera_time(&buffer)
+        };
+        assert_eq!(stamped("timestamp/x-ntp", NTP_TO_UNIX_NS + 7), Some(7));
+        assert_eq!(stamped("timestamp/x-ntp", 7), None);
+        assert_eq!(stamped("timestamp/x-unix", NTP_TO_UNIX_NS + 7), None);
+        let timing = |source, arrival| FrameTiming {
+            source_unix_ns: source,
+            arrival_real_ns: arrival,
+            ..FrameTiming::default()
+        };
+        let second = 1_000_000_000;
+        assert!(!is_implausible(&timing(None, 0)));
+        assert!(!is_implausible(&timing(Some(-4 * second), 0)));
+        assert!(is_implausible(&timing(Some(5 * second), 0)));
+        assert!(is_implausible(&timing(Some(i64::MIN), i64::MAX)));
+    }
+
+    #[test]
+    fn odd_pixel_aspects_become_unknown() {
+        assert_eq!(aspect(gst::Fraction::new(4, 3)), (4, 3));
+        assert_eq!(aspect(gst::Fraction::new(0, 1)), (0, 0));
+        assert_eq!(aspect(gst::Fraction::new(-4, 3)), (0, 0));
+        assert_eq!(aspect(gst::Fraction::new(100_000, 3)), (0, 0));
+    }
+}

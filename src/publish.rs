@@ -1,0 +1,157 @@
+//! The publisher: one decoded picture becomes one frame in the ring. Runs on the streaming thread, per frame.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+
+use camring_ring::{
+    ClaimError, Counter, FrameFlags, FrameMeta, Geometry, PixelFormat, PublishError, Reason, TimeSource, Writer,
+};
+
+use crate::convert::convert;
+use crate::source::{FrameRef, FrameSink};
+
+/// What the publisher and the supervisor tell each other without waiting.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// Frames published by this process.
+    pub published: AtomicU64,
+    /// Number of the session that pictures come from.
+    pub session: AtomicU32,
+    /// Code of the [`Reason`] why frames are refused; 0 = they are not.
+    refusal: AtomicU16,
+}
+
+impl Shared {
+    /// Why frames are refused at the moment.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Reason> {
+        match Reason::from_code(self.refusal.load(Relaxed)) {
+            Reason::None => None,
+            reason => Some(reason),
+        }
+    }
+}
+
+/// Converts pictures straight into the slots of one ring.
+pub struct Publisher {
+    camera: String,
+    writer: Writer,
+    shared: Arc<Shared>,
+    source_seq: u64,
+    /// Source pictures since the last published frame, without the one in hand.
+    gap: u64,
+    session: Option<u32>,
+}
+
+impl Publisher {
+    /// A publisher into `writer`'s ring; `camera` is for the log.
+    #[must_use]
+    pub fn new(camera: String, writer: Writer, shared: Arc<Shared>) -> Self {
+        let source_seq = writer.source_seq();
+        Self { camera, writer, shared, source_seq, gap: 0, session: None }
+    }
+
+    /// Everything the ring is to say about `frame`.
+    fn describe(&self, frame: &FrameRef<'_>, geometry: Geometry, session: u32) -> FrameMeta {
+        let timing = &frame.timing;
+        let reconnected = self.session.is_some_and(|previous| previous != session);
+        let gap = u32::try_from(self.gap).unwrap_or(u32::MAX);
+        let flags = frame.flags.with_if(gap > 0, FrameFlags::GAP);
+        FrameMeta {
+            flags: flags.with_if(reconnected, FrameFlags::AFTER_RECONNECT.with(FrameFlags::DISCONT)),
+            color: frame.color,
+            rtp_timestamp: timing.rtp_timestamp,
+            pts_ns: timing.pts_ns,
+            duration_ns: timing.duration_ns,
+            arrival_mono_ns: timing.arrival_mono_ns,
+            arrival_real_ns: timing.arrival_real_ns,
+            source_unix_ns: timing.source_unix_ns,
+            time_source: timing.time_source.unwrap_or(TimeSource::None),
+            decoded_mono_ns: timing.decoded_mono_ns,
+            source_seq: self.source_seq,
+            pixel_aspect: frame.pixel_aspect,
+            gap,
+            source_format: frame.layout.pixel_format(),
+            lag_ns: (timing.decoded_mono_ns - timing.arrival_mono_ns).max(0).cast_unsigned(),
+            ..FrameMeta::new(geometry)
+        }
+    }
+
+    fn publish(&mut self, frame: &FrameRef<'_>) -> Result<(), Refused> {
+        let session = self.shared.session.load(Relaxed);
+        let geometry = Geometry::packed(frame.width, frame.height, PixelFormat::Bgr).ok_or(Refused::Shapeless)?;
+        let mut slot = self.writer.claim(geometry.len).map_err(Refused::Claim)?;
+        convert(frame, &geometry, slot.as_mut()).map_err(|error| Refused::Convert(error.to_string()))?;
+        let meta = self.describe(frame, geometry, session);
+        self.writer.publish(slot, meta).map_err(Refused::Publish)?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    /// Counts a refused frame, and says so in the log when the cause is a new one.
+    fn refuse(&mut self, why: &Refused) {
+        self.gap += 1;
+        self.writer.count_drop(why.counter());
+        let Some(reason) = why.reason() else { return };
+        if self.shared.refusal.swap(reason.code(), Relaxed) != reason.code() {
+            tracing::error!(camera = self.camera, %reason, "frames cannot be published: {}", why.text());
+        }
+    }
+}
+
+impl FrameSink for Publisher {
+    fn frame(&mut self, frame: &FrameRef<'_>) {
+        self.source_seq += 1;
+        self.gap += u64::from(frame.lost_before);
+        match self.publish(frame) {
+            Ok(()) => {
+                self.gap = 0;
+                self.shared.published.fetch_add(1, Relaxed);
+                if self.shared.refusal.load(Relaxed) != 0 {
+                    self.shared.refusal.store(0, Relaxed);
+                    tracing::info!(camera = self.camera, "frames are published again");
+                }
+            }
+            Err(why) => self.refuse(&why),
+        }
+    }
+}
+
+/// Why a picture was not published.
+enum Refused {
+    Shapeless,
+    Claim(ClaimError),
+    Convert(String),
+    Publish(PublishError),
+}
+
+impl Refused {
+    fn counter(&self) -> Counter {
+        match self {
+            Self::Claim(ClaimError::NoSlot) => Counter::DroppedNoSlot,
+            Self::Claim(_) | Self::Publish(_) => Counter::DroppedOverload,
+            Self::Shapeless | Self::Convert(_) => Counter::DroppedCorrupt,
+        }
+    }
+
+    /// The word for readers; `None` for what passes by itself.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::Claim(ClaimError::NoSlot | ClaimError::Waiting) | Self::Publish(PublishError::Outdated) => None,
+            Self::Claim(ClaimError::TooLarge { .. }) => Some(Reason::FrameTooLarge),
+            Self::Claim(_) => Some(Reason::NoRoom),
+            Self::Publish(_) => Some(Reason::NameTaken),
+            Self::Shapeless | Self::Convert(_) => Some(Reason::DecoderError),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Shapeless => "the decoder delivered a picture without a size".into(),
+            Self::Claim(error) => error.to_string(),
+            Self::Convert(error) => error.clone(),
+            Self::Publish(error) => error.to_string(),
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! What a simulated camera is asked to be: streams, sizes, rates, log-in; checked before anything starts.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::SimError;
+use super::jpeg;
+use super::picture::{Color, Pattern};
+use super::stamp;
+
+/// Widest and highest picture, pixels.
+const LARGEST_SIDE: u32 = 8192;
+
+/// What the stream is compressed with.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum Codec {
+    /// H.264 by x264, no B-frames; even sizes.
+    #[default]
+    H264,
+    /// H.265 by x265, no B-frames; even sizes.
+    H265,
+    /// JPEG pictures over RTP (RFC 2435); any size.
+    Mjpeg,
+    /// A codec that camring does not take: it must refuse this stream and say so.
+    Theora,
+}
+
+impl Codec {
+    /// The word for it on the command line and in JSON.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H264 => "h264",
+            Self::H265 => "h265",
+            Self::Mjpeg => "mjpeg",
+            Self::Theora => "theora",
+        }
+    }
+
+    /// The elements that a stream needs, each with the Debian package it comes in.
+    pub(super) fn elements(self) -> [(&'static str, &'static str); 3] {
+        let source = ("appsrc", "gstreamer1.0-plugins-base");
+        match self {
+            Self::H264 => {
+                [source, ("x264enc", "gstreamer1.0-plugins-ugly"), ("rtph264pay", "gstreamer1.0-plugins-good")]
+            }
+            Self::H265 => {
+                [source, ("x265enc", "gstreamer1.0-plugins-bad"), ("rtph265pay", "gstreamer1.0-plugins-good")]
+            }
+            Self::Mjpeg => {
+                [source, ("jpegenc", "gstreamer1.0-plugins-good"), ("rtpjpegpay", "gstreamer1.0-plugins-good")]
+            }
+            Self::Theora => {
+                [source, ("theoraenc", "gstreamer1.0-plugins-base"), ("rtptheorapay", "gstreamer1.0-plugins-good")]
+            }
+        }
+    }
+}
+
+/// Width and height of a picture, pixels.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Size {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl Size {
+    /// A size; whether a codec can carry it is checked when the camera starts.
+    #[must_use]
+    pub const fn new(width: u32, height: u32) -> Self {
+        Self { width, height }
+    }
+
+    /// The colour description that this camera states for pictures of this size.
+    ///
+    /// MJPEG: full-range BT.601, because JFIF knows nothing else and the encoder takes the numbers as they are.
+    /// Otherwise BT.601 up to 576 rows and BT.709 above, limited range.
+    #[must_use]
+    pub fn color(self, codec: Codec) -> Color {
+        match (codec, self.height) {
+            (Codec::Mjpeg, _) => Color::Jpeg,
+            (Codec::Theora, _) | (_, ..=576) => Color::Bt601,
+            _ => Color::Bt709,
+        }
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (width, height) = text.split_once('x').ok_or("expected WIDTHxHEIGHT, such as 1920x1080")?;
+        let number = |text: &str| text.parse().map_err(|error| format!("{text:?} is not a number of pixels: {error}"));
+        Ok(Self { width: number(width)?, height: number(height)? })
+    }
+}
+
+/// Frames per second, exact.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FrameRate {
+    /// Frames ...
+    pub frames: u32,
+    /// ... in so many seconds.
+    pub seconds: u32,
+}
+
+impl FrameRate {
+    /// A whole number of frames per second.
+    #[must_use]
+    pub const fn per_second(frames: u32) -> Self {
+        Self { frames, seconds: 1 }
+    }
+
+    /// Nanoseconds from the first frame to frame `number`.
+    #[must_use]
+    pub(super) fn offset_ns(self, number: u64) -> u64 {
+        let nanos = u128::from(number) * u128::from(self.seconds) * 1_000_000_000 / u128::from(self.frames);
+        u64::try_from(nanos).unwrap_or(u64::MAX)
+    }
+
+    /// The newest frame that is due `nanos` after the first.
+    pub(super) fn number_at(self, nanos: u64) -> u64 {
+        let number = u128::from(nanos) * u128::from(self.frames) / (u128::from(self.seconds) * 1_000_000_000);
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        // The next one may be due in this very nanosecond: its offset was rounded down.
+        if self.offset_ns(number + 1) <= nanos { number + 1 } else { number }
+    }
+
+    /// Frames in `duration`, rounded, at least 1.
+    pub(super) fn frames_in(self, duration: Duration) -> u32 {
+        let scale = u128::from(self.seconds) * 1_000_000_000;
+        let frames = (duration.as_nanos().saturating_mul(u128::from(self.frames)) + scale / 2) / scale;
+        u32::try_from(frames).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+impl fmt::Display for FrameRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.seconds {
+            1 => write!(f, "{}", self.frames),
+            seconds => write!(f, "{}/{seconds}", self.frames),
+        }
+    }
+}
+
+impl FromStr for FrameRate {
+    type Err = String;
+
+    /// Takes `25`, `30000/1001`, `12.5`; 29.97 and its relatives mean the NTSC fractions.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| text.parse::<u32>().ok().filter(|&number| number > 0);
+        let rate = match (text.split_once('/'), text.split_once('.')) {
+            (Some((frames, seconds)), _) => number(frames).zip(number(seconds)),
+            (None, Some(_)) => from_decimal(text),
+            (None, None) => number(text).map(|frames| (frames, 1)),
+        };
+        let (frames, seconds) = rate.ok_or_else(|| {
+            format!("{text:?} is not a frame rate; expected something like 25, 12.5, 29.97 or 30000/1001")
+        })?;
+        Ok(Self { frames, seconds })
+    }
+}
+
+fn from_decimal(text: &str) -> Option<(u32, u32)> {
+    match text {
+        "23.976" | "23.98" => return Some((24_000, 1001)),
+        "29.97" => return Some((30_000, 1001)),
+        "59.94" => return Some((60_000, 1001)),
+        _ => {}
+    }
+    let (whole, fraction) = text.split_once('.')?;
+    let digits = u32::try_from(fraction.len()).ok().filter(|digits| (1..=3).contains(digits))?;
+    let only_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !only_digits(whole) || !only_digits(fraction) {
+        return None;
+    }
+    let scale = 10_u32.pow(digits);
+    let frames = whole.parse::<u32>().ok()?.checked_mul(scale)?.checked_add(fraction.parse().ok()?)?;
+    (frames > 0).then_some((frames, scale))
+}
+
+/// A change of size in the middle of every session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Switch {
+    /// The size from then on.
+    pub size: Size,
+    /// How long after the first picture of the session.
+    pub after: Duration,
+}
+
+/// One stream of the camera.
+#[derive(Clone, Debug)]
+pub struct StreamConfig {
+    /// Path in the URL, beginning with `/`. Default `/stream`.
+    pub mount: String,
+    /// Default H.264.
+    pub codec: Codec,
+    /// Default 1920x1080.
+    pub size: Size,
+    /// Default 25 per second.
+    pub rate: FrameRate,
+    /// From one key frame to the next; default 1 s. MJPEG has only key frames.
+    pub gop: Duration,
+    /// Default: the scene.
+    pub pattern: Pattern,
+    /// What makes this scene differ from that of another seed. Default 1.
+    pub seed: u64,
+    /// Bits per second; `None` = a tenth of a bit per pixel, as cameras do. Not for MJPEG.
+    pub bitrate: Option<u32>,
+    /// Default: the size stays. Not for Theora and, except between multiples of 8 up to
+    /// 2040, not for MJPEG: their sizes are fixed by the session description.
+    pub switch: Option<Switch>,
+}
+
+impl Default for StreamConfig {
+    fn default() -> Self {
+        Self {
+            mount: "/stream".to_owned(),
+            codec: Codec::H264,
+            size: Size::new(1920, 1080),
+            rate: FrameRate::per_second(25),
+            gop: Duration::from_secs(1),
+            pattern: Pattern::Scene,
+            seed: 1,
+            bitrate: None,
+            switch: None,
+        }
+    }
+}
+
+impl StreamConfig {
+    /// Bits per second that the encoder is asked for at the larger of the stream's sizes.
+    #[must_use]
+    pub fn bits_per_second(&self) -> u32 {
+        let sizes = [Some(self.size), self.switch.map(|switch| switch.size)];
+        let pixels = sizes.into_iter().flatten().map(|size| u64::from(size.width) * u64::from(size.height)).max();
+        let per_second = pixels.unwrap_or(0) * u64::from(self.rate.frames) / u64::from(self.rate.seconds);
+        let usual = u32::try_from(per_second / 10).unwrap_or(u32::MAX).clamp(256_000, 40_000_000);
+        self.bitrate.unwrap_or(usual)
+    }
+
+    fn check(&self) -> Result<(), SimError> {
+        let wrong = |what: String| Err(SimError::Config(what));
+        let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'#' | b'%' | b'"');
+        let path = self.mount.strip_prefix('/').filter(|path| !path.is_empty() && !path.ends_with('/'));
+        if !path.is_some_and(|path| path.bytes().all(plain)) {
+            return wrong(format!("mount {:?} is not a plain path; expected something like /stream", self.mount));
+        }
+        if !(1..=240).contains(&(self.rate.frames / self.rate.seconds.max(1))) || self.rate.seconds == 0 {
+            return wrong(format!("a frame rate of {} is not between 1 and 240 per second", self.rate));
+        }
+        if self.bitrate.is_some() && self.codec == Codec::Mjpeg {
+            return wrong("MJPEG has a fixed quality; leave the bit rate out, or choose another codec".to_owned());
+        }
+        if self.bitrate.is_some_and(|bitrate| !(64_000..=200_000_000).contains(&bitrate)) {
+            return wrong(format!("a bit rate of {} is not between 64k and 200M", self.bits_per_second()));
+        }
+        if !(Duration::from_millis(1)..=Duration::from_secs(600)).contains(&self.gop) {
+            return wrong(format!("{:?} from key frame to key frame is not between 1 ms and 10 min", self.gop));
+        }
+        self.check_size(self.size)?;
+        match self.switch {
+            None => Ok(()),
+            Some(_) if self.codec == Codec::Theora => {
+                wrong("Theora cannot change its size in a session; choose another codec".to_owned())
+            }
+            Some(switch)
+                if self.codec == Codec::Mjpeg && ![self.size, switch.size].into_iter().all(jpeg::fits_header) =>
+            {
+                let (from, to) = (self.size, switch.size);
+                wrong(format!("MJPEG cannot change from {from} to {to} in a session; use multiples of 8 up to 2040"))
+            }
+            Some(switch) => self.check_size(switch.size),
+        }
+    }
+
+    fn check_size(&self, size: Size) -> Result<(), SimError> {
+        let wrong = |what: String| Err(SimError::Config(what));
+        if let Err(error) = stamp::cell_side(size.width, size.height) {
+            return wrong(error.to_string());
+        }
+        let even = size.width.is_multiple_of(2) && size.height.is_multiple_of(2);
+        match self.codec {
+            _ if size.width.max(size.height) > LARGEST_SIDE => {
+                wrong(format!("{size} is too large; the limit is {LARGEST_SIDE}x{LARGEST_SIDE}"))
+            }
+            Codec::H264 | Codec::H265 if !even => {
+                let name = self.codec.name();
+                wrong(format!("{name} needs an even width and height, not {size}; use an even size or --codec mjpeg"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How clients prove who they are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum AuthScheme {
+    /// User and password in clear (base64).
+    Basic,
+    /// A hash of them (MD5, RFC 2617), as most cameras do.
+    Digest,
+}
+
+/// Who may watch.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// How the password is asked for.
+    pub scheme: AuthScheme,
+    /// The only user.
+    pub user: String,
+    /// The user's password; any characters but control characters.
+    pub password: SecretString,
+}
+
+impl Login {
+    fn check(&self) -> Result<(), SimError> {
+        let wrong = |what: &str| Err(SimError::Config(what.to_owned()));
+        let password = self.password.expose_secret();
+        if self.user.is_empty() || self.user.chars().any(|letter| letter.is_control() || matches!(letter, ':' | '"')) {
+            return wrong("the user name must not be empty nor contain a colon, a quote or a control character");
+        }
+        if password.is_empty() || password.chars().any(char::is_control) {
+            return wrong("the password must not be empty nor contain a control character");
+        }
+        Ok(())
+    }
+}
+
+/// A whole simulated camera.
+#[derive(Clone, Debug)]
+pub struct SimConfig {
+    /// Address and port to listen on; port 0 = any free one. Default 127.0.0.1:0.
+    pub listen: SocketAddr,
+    /// The streams, each on its own mount; at least one. Default: one stream of [`StreamConfig::default`].
+    pub streams: Vec<StreamConfig>,
+    /// `None` (default) = everybody may watch.
+    pub login: Option<Login>,
+}
+
+impl Default for SimConfig {
+    fn default() -> Self {
+        Self::with_stream(StreamConfig::default())
+    }
+}
+
+impl SimConfig {
+    /// A camera with one stream, on any free port of 127.0.0.1, open to everybody.
+    #[must_use]
+    pub fn with_stream(stream: StreamConfig) -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), streams: vec![stream], login: None }
+    }
+
+    /// Checks everything that can be checked without GStreamer.
+    ///
+    /// # Errors
+    ///
+    /// [`SimError::Config`] with the first thing that is wrong and what would be right.
+    pub fn check(&self) -> Result<(), SimError> {
+        let wrong = |what: String| Err(SimError::Config(what));
+        if self.streams.is_empty() {
+            return wrong("a camera needs at least one stream".to_owned());
+        }
+        for (index, stream) in self.streams.iter().enumerate() {
+            stream.check()?;
+            // A client's control URL is MOUNT/stream=0, so a mount inside of another would take its requests.
+            let clash = self.streams[..index].iter().find(|other| nested(&other.mount, &stream.mount));
+            if let Some(other) = clash {
+                return wrong(format!("mounts {} and {} overlap; give each its own path", other.mount, stream.mount));
+            }
+        }
+        self.login.as_ref().map_or(Ok(()), Login::check)
+    }
+}
+
+fn nested(one: &str, other: &str) -> bool {
+    let inside = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
+    one == other || inside(one, other) || inside(other, one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream() -> StreamConfig {
+        StreamConfig::default()
+    }
+
+    fn refusal(stream: StreamConfig) -> String {
+        SimConfig::with_stream(stream).check().expect_err("this stream is impossible").to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_possible() {
+        SimConfig::default().check().expect("the defaults pass");
+        assert_eq!(StreamConfig::default().bits_per_second(), 5_184_000);
+    }
+
+    #[test]
+    fn odd_sizes_are_for_mjpeg_only() {
+        let size = Size::new(641, 359);
+        for codec in [Codec::H264, Codec::H265] {
+            let text = refusal(StreamConfig { codec, size, ..stream() });
+            assert_eq!(
+                text,
+                format!(
+                    "{} needs an even width and height, not 641x359; use an even size or --codec mjpeg",
+                    codec.name()
+                )
+            );
+        }
+        SimConfig::with_stream(StreamConfig { codec: Codec::Mjpeg, size, ..stream() }).check().expect("odd MJPEG");
+    }
+
+    #[test]
+    fn impossible_streams_are_refused_with_a_reason() {
+        let tiny = StreamConfig { size: Size::new(100, 100), ..stream() };
+        assert_eq!(refusal(tiny), "a picture of 100x100 has no room for a stamp; it needs at least 128x64");
+        let wide = StreamConfig { codec: Codec::Mjpeg, size: Size::new(8193, 2160), ..stream() };
+        assert_eq!(refusal(wide), "8193x2160 is too large; the limit is 8192x8192");
+        let switch = Some(Switch { size: Size::new(1279, 720), after: Duration::from_secs(1) });
+        assert!(refusal(StreamConfig { switch, ..stream() }).contains("not 1279x720"));
+        assert!(refusal(StreamConfig { codec: Codec::Mjpeg, switch, ..stream() }).contains("multiples of 8"));
+        assert!(refusal(StreamConfig { codec: Codec::Theora, switch, ..stream() }).contains("cannot change its size"));
+        assert!(
+            refusal(StreamConfig { codec: Codec::Mjpeg, bitrate: Some(1_000_000), ..stream() }).contains("quality")
+        );
+        assert!(refusal(StreamConfig { rate: FrameRate { frames: 25, seconds: 0 }, ..stream() }).contains("25/0"));
+        for mount in ["", "/", "stream", "/a/", "/a b", "/a?b", "/a\nb", "/a%62"] {
+            assert!(refusal(StreamConfig { mount: mount.to_owned(), ..stream() }).contains("plain path"), "{mount:?}");
+        }
+    }
+
+    #[test]
+    fn mounts_must_not_overlap() {
+        let config = |mounts: [&str; 2]| SimConfig {
+            streams: mounts.map(|mount| StreamConfig { mount: mount.to_owned(), ..stream() }).to_vec(),
+            ..SimConfig::default()
+        };
+        config(["/a", "/ab"]).check().expect("two paths");
+        for mounts in [["/a", "/a"], ["/a", "/a/b"], ["/a/b", "/a"]] {
+            assert!(config(mounts).check().is_err(), "{mounts:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let login =
+            Login { scheme: AuthScheme::Basic, user: "viewer".to_owned(), password: "p@ss:w/rd#%?".to_owned().into() };
+        login.check().expect("any printable password");
+        let config = SimConfig { login: Some(login), ..SimConfig::default() };
+        assert!(!format!("{config:?}").contains("p@ss"));
+    }
+
+    #[test]
+    fn sizes_and_rates_are_read_as_people_write_them() {
+        assert_eq!("641x359".parse(), Ok(Size::new(641, 359)));
+        assert!("641".parse::<Size>().is_err() && "axb".parse::<Size>().is_err() && "-1x5".parse::<Size>().is_err());
+        let rates = [
+            ("25", (25, 1)),
+            ("30000/1001", (30_000, 1001)),
+            ("29.97", (30_000, 1001)),
+            ("12.5", (125, 10)),
+            ("0.5", (5, 10)),
+        ];
+        for (text, (frames, seconds)) in rates {
+            assert_eq!(text.parse(), Ok(FrameRate { frames, seconds }), "{text}");
+        }
+        for text in ["", "0", "x", "25/0", "1.2345", "-5", "0.0", "1.", ".5", "1.+5", "99999999999"] {
+            assert!(text.parse::<FrameRate>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn frame_times_neither_drift_nor_disagree_with_frame_numbers() {
+        for text in ["25", "30", "29.97", "12.5", "240"] {
+            let rate: FrameRate = text.parse().expect("a rate");
+            for number in (0..100).chain(10_000_000..10_000_100) {
+                let due = rate.offset_ns(number);
+                assert_eq!(rate.number_at(due), number, "{text} frame {number}");
+                assert!(number == 0 || rate.number_at(due - 1) == number - 1, "{text} before frame {number}");
+            }
+        }
+        assert_eq!(FrameRate::per_second(25).offset_ns(25 * 3600), 3600 * 1_000_000_000);
+        assert_eq!(FrameRate::per_second(25).frames_in(Duration::from_secs(1)), 25);
+        assert_eq!(FrameRate::per_second(25).frames_in(Duration::from_millis(1)), 1);
+    }
+}

@@ -1,0 +1,247 @@
+//! Feeds one RTSP media with pictures, at their times, for as long as the media lives.
+//!
+//! The camera's clock runs from the start of the server: frame `n` is due `n` intervals later whether or not anybody
+//! watches, and every media of a stream gets the same frames. A frame that cannot be handed over in time is skipped,
+//! which shows as a gap in the numbers; there is no burst to catch up.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+
+use super::config::{Size, StreamConfig};
+use super::picture::{I420Mut, Painter};
+use super::stamp::{self, Stamp};
+
+/// Pictures that may be on their way through the encoder at once.
+const BUFFERS: u32 = 6;
+
+/// Pictures of all streams of one server.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) pushed: AtomicU64,
+    pub(super) skipped: AtomicU64,
+}
+
+/// One stream: what it shows and since when.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) config: StreamConfig,
+    run_id: u16,
+    start_us: i64,
+    first: View,
+    second: Option<View>,
+    counts: Arc<Counts>,
+}
+
+/// Everything that depends on the size.
+#[derive(Debug)]
+struct View {
+    info: gst_video::VideoInfo,
+    caps: gst::Caps,
+    painter: Painter,
+}
+
+impl Stream {
+    /// Prepares the pictures; takes as long as [`Painter::new`], twice when the size is to change.
+    pub(super) fn new(config: StreamConfig, run_id: u16, counts: Arc<Counts>) -> Result<Self, glib::BoolError> {
+        let first = View::new(&config, config.size)?;
+        let second = config.switch.map(|switch| View::new(&config, switch.size)).transpose()?;
+        Ok(Self { config, run_id, start_us: glib::monotonic_time(), first, second, counts })
+    }
+
+    pub(super) fn caps(&self) -> &gst::Caps {
+        &self.first.caps
+    }
+
+    /// Nanoseconds from the first frame of the run until now.
+    fn now_ns(&self) -> u64 {
+        u64::try_from(glib::monotonic_time() - self.start_us).unwrap_or(0) * 1000
+    }
+}
+
+impl View {
+    fn new(config: &StreamConfig, size: Size) -> Result<Self, glib::BoolError> {
+        let color = size.color(config.codec);
+        let rate = gst::Fraction::new(config.rate.frames.cast_signed(), config.rate.seconds.cast_signed());
+        let caps = gst::Caps::builder("video/x-raw")
+            .field("format", "I420")
+            .field("width", size.width.cast_signed())
+            .field("height", size.height.cast_signed())
+            .field("framerate", rate)
+            .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
+            .field("interlace-mode", "progressive")
+            .field("colorimetry", color.caps_field())
+            .build();
+        let info = gst_video::VideoInfo::from_caps(&caps)?;
+        let painter = Painter::new(config.pattern, size.width, size.height, color, config.seed);
+        Ok(Self { info, caps, painter })
+    }
+
+    fn pool(&self) -> Result<Pool, glib::BoolError> {
+        let bytes = u32::try_from(self.info.size()).map_err(|_| glib::bool_error!("a picture of 4 GiB"))?;
+        let pool = gst::BufferPool::new();
+        let mut config = pool.config();
+        config.set_params(Some(&self.caps), bytes, 2, BUFFERS);
+        pool.set_config(config)?;
+        pool.set_active(true)?;
+        Ok(Pool(pool))
+    }
+
+    /// Splits a mapped picture into its planes.
+    fn planes<'a>(&self, bytes: &'a mut [u8]) -> I420Mut<'a> {
+        let (offsets, strides) = (self.info.offset(), self.info.stride());
+        let (y, chroma) = bytes.split_at_mut(offsets[1]);
+        let (u, v) = chroma.split_at_mut(offsets[2] - offsets[1]);
+        let stride = |plane: usize| strides[plane].unsigned_abs() as usize;
+        I420Mut { y, u, v, y_stride: stride(0), chroma_stride: stride(1) }
+    }
+
+    fn stamp(&self, bytes: &mut [u8], stamp: &Stamp) -> Result<(), stamp::StampError> {
+        let planes = self.planes(bytes);
+        let (width, height) = (self.info.width(), self.info.height());
+        stamp::blank_chroma(planes.u, planes.chroma_stride, width, height)?;
+        stamp::blank_chroma(planes.v, planes.chroma_stride, width, height)?;
+        stamp::paint(planes.y, planes.y_stride, width, height, stamp)
+    }
+}
+
+/// Recycles picture memory; inactive when dropped, so that the last buffer to come home frees it.
+struct Pool(gst::BufferPool);
+
+impl Pool {
+    fn acquire(&self) -> Option<gst::Buffer> {
+        let at_once = gst::BufferPoolAcquireParams::with_flags(gst::BufferPoolAcquireFlags::DONTWAIT);
+        self.0.acquire_buffer(Some(&at_once)).ok()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.set_active(false) {
+            tracing::warn!(%error, "the picture memory of a simulated stream was not freed");
+        }
+    }
+}
+
+/// Ends a feed from outside.
+#[derive(Debug, Default)]
+pub(super) struct Stop {
+    requested: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    pub(super) fn request(&self) {
+        *self.requested.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits `duration` or until the end is requested; says whether it is.
+    pub(super) fn wait(&self, duration: Duration) -> bool {
+        let requested = self.requested.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(requested, duration, |requested| !*requested);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The pictures of one media.
+pub(super) struct Feed {
+    stream: Arc<Stream>,
+    source: gst_app::AppSrc,
+    stop: Arc<Stop>,
+    last_pts: Option<gst::ClockTime>,
+    /// When the first picture was handed over, nanoseconds on the stream's clock.
+    first_ns: Option<u64>,
+}
+
+/// What became of one frame.
+enum Outcome {
+    Pushed,
+    Skipped,
+    /// The media takes no more pictures.
+    Ended,
+}
+
+impl Feed {
+    pub(super) fn new(stream: Arc<Stream>, source: gst_app::AppSrc, stop: Arc<Stop>) -> Self {
+        Self { stream, source, stop, last_pts: None, first_ns: None }
+    }
+
+    /// Feeds the media until it or the server ends; an error is logged, and the client sees the stream end.
+    pub(super) fn run(mut self) {
+        if let Err(error) = self.feed() {
+            tracing::error!(mount = self.stream.config.mount, %error, "a simulated stream ended");
+        }
+    }
+
+    fn feed(&mut self) -> Result<(), glib::BoolError> {
+        let stream = Arc::clone(&self.stream);
+        let mut view = &stream.first;
+        let mut pool = view.pool()?;
+        let mut number = stream.config.rate.number_at(stream.now_ns()) + 1;
+        loop {
+            let wanted = stream.second.as_ref().filter(|_| self.switch_is_due(number)).unwrap_or(&stream.first);
+            if !std::ptr::eq(view, wanted) {
+                (view, pool) = (wanted, wanted.pool()?);
+                self.source.set_caps(Some(&view.caps));
+            }
+            match self.frame(view, &pool, number)? {
+                Outcome::Pushed => stream.counts.pushed.fetch_add(1, Ordering::Relaxed),
+                Outcome::Skipped => stream.counts.skipped.fetch_add(1, Ordering::Relaxed),
+                Outcome::Ended => return Ok(()),
+            };
+            let newest = stream.config.rate.number_at(stream.now_ns());
+            stream.counts.skipped.fetch_add(newest.saturating_sub(number), Ordering::Relaxed);
+            number = newest.max(number) + 1;
+        }
+    }
+
+    fn switch_is_due(&self, number: u64) -> bool {
+        let due_ns = u128::from(self.stream.config.rate.offset_ns(number));
+        let after = self.stream.config.switch.map(|switch| switch.after.as_nanos());
+        self.first_ns.zip(after).is_some_and(|(first_ns, after)| due_ns >= u128::from(first_ns) + after)
+    }
+
+    /// Paints frame `number`, waits for its time, stamps it and hands it over.
+    fn frame(&mut self, view: &View, pool: &Pool, number: u64) -> Result<Outcome, glib::BoolError> {
+        // The number in the stamp wraps after 5 years of 25 frames per second.
+        let stamped_number = number as u32;
+        let painted = pool.acquire().map(|mut buffer| {
+            let picture = buffer.get_mut().expect("a buffer fresh from the pool has no other owner");
+            let mut bytes = picture.map_writable()?;
+            view.painter.paint(stamped_number, &mut view.planes(&mut bytes));
+            drop(bytes);
+            Ok::<_, glib::BoolError>(buffer)
+        });
+        let due_ns = self.stream.config.rate.offset_ns(number);
+        if self.stop.wait(Duration::from_nanos(due_ns.saturating_sub(self.stream.now_ns()))) {
+            return Ok(Outcome::Ended);
+        }
+        let Some(mut buffer) = painted.transpose()?.filter(|_| self.source.current_level_buffers() == 0) else {
+            return Ok(Outcome::Skipped);
+        };
+        let mono_us = glib::monotonic_time();
+        let stamp = Stamp { run_id: self.stream.run_id, number: stamped_number, mono_us: mono_us.unsigned_abs() };
+        let picture = buffer.get_mut().expect("nobody else has seen this buffer");
+        view.stamp(&mut picture.map_writable()?, &stamp).map_err(|error| glib::bool_error!("{error}"))?;
+        let pts = self.pts(due_ns);
+        picture.set_pts(pts);
+        picture.set_duration(gst::ClockTime::from_nseconds(self.stream.config.rate.offset_ns(1)));
+        self.first_ns.get_or_insert(due_ns);
+        Ok(self.source.push_buffer(buffer).map_or(Outcome::Ended, |_| Outcome::Pushed))
+    }
+
+    /// The running time at which the frame was due: exact intervals, on the media's own clock.
+    fn pts(&mut self, due_ns: u64) -> gst::ClockTime {
+        // Both clocks are CLOCK_MONOTONIC. Before the media plays it has no running time: that is its zero.
+        let late = gst::ClockTime::from_nseconds(self.stream.now_ns().saturating_sub(due_ns));
+        let running = self.source.current_running_time().unwrap_or(gst::ClockTime::ZERO);
+        let earliest = self.last_pts.map_or(gst::ClockTime::ZERO, |last| last + gst::ClockTime::NSECOND);
+        let pts = running.saturating_sub(late).max(earliest);
+        self.last_pts = Some(pts);
+        pts
+    }
+}

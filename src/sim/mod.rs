@@ -1,0 +1,70 @@
+//! The simulated camera: an RTSP server whose every picture carries a machine-readable stamp.
+//!
+//! ```no_run
+//! use camring::sim::{SimConfig, SimServer, Size, StreamConfig};
+//!
+//! let stream = StreamConfig { size: Size::new(640, 360), ..StreamConfig::default() };
+//! let camera = SimServer::start(SimConfig::with_stream(stream))?;
+//! println!("watch {}", camera.url());
+//! # Ok::<(), camring::sim::SimError>(())
+//! ```
+
+mod config;
+mod feed;
+mod jpeg;
+pub mod picture;
+mod server;
+pub mod stamp;
+pub mod tally;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use config::{AuthScheme, Codec, FrameRate, Login, SimConfig, Size, StreamConfig, Switch};
+pub use picture::Pattern;
+pub use server::SimServer;
+
+/// Why a simulated camera cannot start or stop.
+#[derive(Debug, thiserror::Error)]
+pub enum SimError {
+    /// The configuration asks for something impossible; says what and what would be possible.
+    #[error("{0}")]
+    Config(String),
+    /// A part of GStreamer is not installed.
+    #[error("GStreamer has no element {element}; install the package {package} (Debian's name for it)")]
+    MissingElement {
+        /// The element that was looked for.
+        element: &'static str,
+        /// The Debian package that has it.
+        package: &'static str,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {error}; {}", if *.in_use {
+        "stop the process that has the port, or use port 0 for any free one"
+    } else {
+        "choose an address of this host and a port of 1024 or above"
+    })]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// Whether another process has it.
+        in_use: bool,
+        /// What the system said.
+        error: gst::glib::Error,
+    },
+    /// GStreamer refused something that it should not.
+    #[error("GStreamer refused: {0}")]
+    Refused(#[from] gst::glib::BoolError),
+    /// GStreamer cannot be used at all.
+    #[error("GStreamer cannot start: {0}")]
+    Gstreamer(#[from] gst::glib::Error),
+    /// No thread could be had.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The camera did not stop in time.
+    #[error("the simulated camera did not stop within {0:?}")]
+    Stop(Duration),
+    /// A bug.
+    #[error("the simulated camera's thread panicked; please report this")]
+    Panicked,
+}
