@@ -408,7 +408,14 @@ mod tests {
 
     #[test]
     fn spans_are_words_for_people() {
-        let texts = [(0.4, "0 ms"), (18.0, "18 ms"), (999.6, "1.0 s"), (4200.0, "4.2 s"), (59_960.0, "60.0 s"), (60_000.0, "1 min")];
+        let texts = [
+            (0.4, "0 ms"),
+            (18.0, "18 ms"),
+            (999.6, "1.0 s"),
+            (4200.0, "4.2 s"),
+            (59_960.0, "60.0 s"),
+            (60_000.0, "1 min"),
+        ];
         for (ms, text) in texts {
             assert_eq!(Span(ms).to_string(), text);
         }

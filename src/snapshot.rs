@@ -183,8 +183,8 @@ impl Snapshot<'_> {
             PixelFormat::Gray => (tight, ColorType::Luma),
             PixelFormat::Bgra => (tight, ColorType::Bgra),
             PixelFormat::Rgba => (tight, ColorType::Rgba),
-            PixelFormat::I420 | PixelFormat::Nv12 => (self.from_yuv(&tight, file)?.into(), ColorType::Rgb),
-            PixelFormat::RgbPlanarF32 => (self.from_floats(&tight).into(), ColorType::Rgb),
+            PixelFormat::I420 | PixelFormat::Nv12 => (self.yuv_to_rgb(&tight, file)?.into(), ColorType::Rgb),
+            PixelFormat::RgbPlanarF32 => (self.floats_to_rgb(&tight).into(), ColorType::Rgb),
             _ => return Err(self.unsupported(file, "it is no picture", "use raw or npy")),
         })
     }
@@ -218,7 +218,7 @@ impl Snapshot<'_> {
         Ok(tight.into())
     }
 
-    fn from_yuv(&self, tight: &[u8], file: FileFormat) -> Result<Vec<u8>, SnapshotError> {
+    fn yuv_to_rgb(&self, tight: &[u8], file: FileFormat) -> Result<Vec<u8>, SnapshotError> {
         let Geometry { width, height, format, .. } = self.meta.geometry;
         let chroma_width = width.div_ceil(2);
         let (luma, chroma) = tight.split_at(width as usize * height as usize);
@@ -247,7 +247,7 @@ impl Snapshot<'_> {
         Ok(rgb)
     }
 
-    fn from_floats(&self, tight: &[u8]) -> Vec<u8> {
+    fn floats_to_rgb(&self, tight: &[u8]) -> Vec<u8> {
         let (scale, offset) = (self.meta.value_scale, self.meta.value_offset);
         let byte = |value: f32| ((value - offset) / scale).round().clamp(0.0, 255.0) as u8;
         let plane = tight.len() / 3;
@@ -327,7 +327,8 @@ mod tests {
     fn floats_come_back_as_the_bytes_they_were_made_of() {
         let mut meta = meta(2, 1, PixelFormat::RgbPlanarF32);
         meta.value_scale = 1.0 / 255.0;
-        let planes: Vec<u8> = [10u8, 20, 30, 40, 50, 60].iter().flat_map(|b| (f32::from(*b) / 255.0).to_ne_bytes()).collect();
+        let planes: Vec<u8> =
+            [10u8, 20, 30, 40, 50, 60].iter().flat_map(|b| (f32::from(*b) / 255.0).to_ne_bytes()).collect();
         assert_eq!(png_of(&meta, &planes), (png::ColorType::Rgb, vec![10, 30, 50, 20, 40, 60]));
     }
 

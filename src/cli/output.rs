@@ -163,10 +163,9 @@ pub fn attach_failure(error: AttachError) -> Failure {
 #[must_use]
 pub fn read_failure(error: ReadError) -> Failure {
     let exit = match &error {
-        ReadError::NoFrame { .. }
-        | ReadError::Timeout { .. }
-        | ReadError::Stale { .. }
-        | ReadError::Overrun { .. } => Exit::Temporary,
+        ReadError::NoFrame { .. } | ReadError::Timeout { .. } | ReadError::Stale { .. } | ReadError::Overrun { .. } => {
+            Exit::Temporary
+        }
         ReadError::UnknownFormat { .. } => Exit::Layout,
         _ => Exit::Failure,
     };

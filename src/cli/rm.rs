@@ -7,9 +7,7 @@ use camring_ring::{AttachError, Liveness, RemoveError, RingName, ShmDir, remove,
 use serde::Serialize;
 
 use super::Global;
-use super::output::{
-    Listener, Reading, attach_failure, emit_json, emit_line, mount_failure, remove_failure,
-};
+use super::output::{Listener, Reading, attach_failure, emit_json, emit_line, mount_failure, remove_failure};
 use crate::exit::{Exit, Failure};
 
 /// Remove a ring for good: its readers are told and keep the frames they hold.
@@ -89,7 +87,8 @@ fn ring_behind(args: &Args, global: &Global, name: &str) -> Result<RingName, Fai
 
 fn remove_one(args: &Args, global: &Global, ring: &RingName) -> Outcome {
     let shm = ShmDir::new(&global.shm_dir);
-    let result = if args.dry_run { would_remove(args, global, ring) } else { remove(&shm, ring).map_err(remove_failure) };
+    let result =
+        if args.dry_run { would_remove(args, global, ring) } else { remove(&shm, ring).map_err(remove_failure) };
     match result {
         Ok(()) => Outcome::removed(ring),
         Err(failure) => Outcome::failed(ring, &failure),

@@ -110,12 +110,7 @@ fn destination(args: &Args) -> Result<(Target<'_>, FileFormat), Failure> {
 }
 
 /// The newest frame, once it is young enough.
-fn fresh_frame(
-    ring: &Ring,
-    max_age: Option<Duration>,
-    wait: &Wait,
-    payload: &mut Vec<u8>,
-) -> Result<Frame, Failure> {
+fn fresh_frame(ring: &Ring, max_age: Option<Duration>, wait: &Wait, payload: &mut Vec<u8>) -> Result<Frame, Failure> {
     loop {
         let result = match max_age {
             Some(limit) => ring.latest_within(payload, limit),

@@ -110,8 +110,7 @@ fn refused(args: &Args, wait: &Wait, status: &Status, writer_alive: bool, age_ms
         if writer_alive { String::new() } else { format!(" and its daemon is not running; start camring@{ring}") };
     let limit = Span(args.fresh.as_secs_f64() * 1000.0);
     let waited = Span(wait.waited_ms() as f64);
-    let text =
-        format!("{found} after waiting {waited}, expected at most {limit}; its camera is {state}{why}{dead}");
+    let text = format!("{found} after waiting {waited}, expected at most {limit}; its camera is {state}{why}{dead}");
     Failure::message(Exit::Temporary, text)
 }
 
