@@ -20,6 +20,7 @@
 pub mod assemble;
 pub mod backoff;
 pub mod board;
+pub mod bridge;
 pub mod camera;
 pub mod cli;
 pub mod clock;
@@ -30,7 +31,9 @@ pub mod health;
 pub mod log;
 pub mod pipeline;
 pub mod publish;
+pub mod report;
 pub mod shutdown;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod snapshot;
 pub mod source;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{boot_minus_mono_ns, mono_ns, real_ns};
 use crate::error::{ClaimError, CreateError, PublishError};
-use crate::frame::{FrameFlags, FrameMeta, Geometry, Sequence};
+use crate::frame::{FrameFlags, FrameMeta, Generation, Geometry, Sequence};
 use crate::head::{self, Head, Retired};
 use crate::layout::{HEADER_BYTES, Layout, LeasePolicy, at};
 use crate::lease::{LockKind, Locked, try_lock, unlock};
@@ -136,12 +136,27 @@ impl Writer {
 
     /// Turns an existing file that somebody else has made and sized into a ring without anchor, lock or adoption.
     ///
-    /// For copies that peers may write to: every reader of the layout can read it, leases are off.
+    /// For copies that peers may write to: every reader of the layout can read it, leases are off, and the builder's
+    /// version in the header ends in [`Writer::FORMATTED`].
     ///
     /// # Errors
     ///
-    /// [`CreateError`]: the file is missing, not regular, or smaller than [`Writer::format_bytes`].
-    pub fn format(path: &Path, mut options: WriterOptions, slot_bytes: u64) -> Result<Self, CreateError> {
+    /// [`CreateError`]: the file is missing, not regular, or has another size than [`Writer::format_bytes`].
+    pub fn format(path: &Path, options: WriterOptions, slot_bytes: u64) -> Result<Self, CreateError> {
+        Self::format_after(path, options, slot_bytes, Sequence(0))
+    }
+
+    /// As [`Writer::format`], for a file that follows another one: its first frame has the number after `last`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Writer::format`].
+    pub fn format_after(
+        path: &Path,
+        mut options: WriterOptions,
+        slot_bytes: u64,
+        last: Sequence,
+    ) -> Result<Self, CreateError> {
         let act = |what: &str, e| CreateError::io(format!("{what} {}", path.display()), e);
         let size = CreateError::Size { slots: options.slots, slot_bytes };
         let mut layout = Layout::plan(options.slots, slot_bytes).ok_or(size)?;
@@ -156,7 +171,8 @@ impl Writer {
         layout.lease_policy = LeasePolicy::Off as u32;
         layout.camera_id = options.ring.camera().to_owned();
         layout.segment_name = options.segment.as_str().to_owned();
-        layout.builder = env!("CARGO_PKG_VERSION").to_owned();
+        layout.builder = format!("{}{}", env!("CARGO_PKG_VERSION"), Self::FORMATTED);
+        layout.base_seq = last.0;
         (layout.owner_uid, layout.owner_gid) = (stat.st_uid, stat.st_gid);
         layout.stale_after_ms = u32::try_from(options.stale_after.as_millis()).unwrap_or(u32::MAX);
         layout.created_real_ns = real_ns();
@@ -170,6 +186,20 @@ impl Writer {
         let names = Names { live: Arc::new(Live::new(segment)), ring, camera, paths: None, _lock: None };
         Ok(Self::new(options, Arc::new(Shared::new(names)), false, 0))
     }
+
+    /// Ends a formatted segment and tells its readers: the name leads to `successor` now, or to nothing any more.
+    ///
+    /// Frames that readers hold stay valid; the file is the caller's to remove.
+    pub fn retire_formatted(self, successor: Option<&Self>) {
+        let segment = &self.live.segment;
+        match successor {
+            Some(next) => retire(segment, next.live.segment.layout.ring_uuid, Retired::Superseded),
+            None => retire(segment, Generation::default(), Retired::Removed),
+        }
+    }
+
+    /// What the builder's version of a formatted segment ends in.
+    pub const FORMATTED: &str = " bridge";
 
     /// Bytes of a whole segment of `slots` slots of `slot_bytes`; `None` when that makes no ring.
     #[must_use]

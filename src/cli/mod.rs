@@ -1,11 +1,19 @@
 //! The command line: one file per subcommand, this one only dispatches.
 
+mod bridge;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+mod list;
+mod output;
+mod rm;
 mod run;
+mod show;
 #[cfg(feature = "sim")]
 mod sim;
+mod snap;
+mod wait;
+mod watch;
 
 use std::path::PathBuf;
 
@@ -33,19 +41,27 @@ pub struct Global {
     pub shm_dir: PathBuf,
 }
 
-/// The subcommands.
+/// The subcommands; a variant without a text has that of its `Args`, which may be longer than a line.
 #[derive(Debug, Subcommand)]
+#[allow(missing_docs)]
 pub enum Command {
+    Bridge(bridge::Args),
     /// Validate the configuration and say everything that is wrong with it.
     Check(check::Args),
     /// Show the whole path on the embedded camera: RTSP, capture, ring, readers; exit 0 when all is right.
     #[cfg(feature = "sim")]
     Demo(demo::Args),
+    List(list::Args),
+    Rm(rm::Args),
     /// Capture one camera in the foreground.
     Run(run::Args),
+    Show(show::Args),
     /// Simulate a camera: an RTSP server whose every picture carries a machine-readable stamp.
     #[cfg(feature = "sim")]
     Sim(sim::Args),
+    Snap(snap::Args),
+    Wait(wait::Args),
+    Watch(watch::Args),
 }
 
 /// Runs the chosen subcommand.
@@ -55,11 +71,18 @@ pub enum Command {
 /// Whatever the subcommand reports, with the exit code of the table in `exit.rs`.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Bridge(args) => bridge::run(&args, &cli.global),
         Command::Check(args) => check::run(&cli.global, &args),
         #[cfg(feature = "sim")]
         Command::Demo(args) => demo::run(&args, &cli.global),
+        Command::List(args) => list::run(&args, &cli.global),
+        Command::Rm(args) => rm::run(&args, &cli.global),
         Command::Run(args) => run::run(&args, &cli.global),
+        Command::Show(args) => show::run(&args, &cli.global),
         #[cfg(feature = "sim")]
         Command::Sim(args) => sim::run(args),
+        Command::Snap(args) => snap::run(&args, &cli.global),
+        Command::Wait(args) => wait::run(&args, &cli.global),
+        Command::Watch(args) => watch::run(&args, &cli.global),
     }
 }
