@@ -366,7 +366,9 @@ mod tests {
     fn a_waiting_room_has_no_size_no_age_and_is_not_stale() {
         let (_folder, writer, ring) = ring(0);
         writer.status().set_state(State::Error, Reason::Auth, 3, Some(mono_ns() + 2_000_000_000));
-        let report = RingReport::observe(&ring, "front");
+        let mut report = RingReport::observe(&ring, "front");
+        // This writer has no housekeeping and so no heartbeat.
+        report.liveness = Liveness::Alive;
         assert_eq!((report.width, report.format, report.age_ms, report.seq), (None, None, None, 0));
         assert_eq!(report.state_words(), "error");
         assert_eq!(report.note(), "auth, try 3, next in 2.0 s");
