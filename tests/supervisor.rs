@@ -272,6 +272,25 @@ fn a_third_of_the_usual_frame_rate_is_degraded() {
 }
 
 #[test]
+fn a_ring_that_takes_no_frames_is_an_error_and_the_session_stays() {
+    let stage = Stage::with(Setup { random: 1.0, ..Setup::default() }, []);
+    let actor = stage.actor();
+    actor.say(SourceEvent::FirstPacket);
+    stage.until(State::Syncing, Reason::None);
+    *stage.refusal.lock().unwrap() = Some(Reason::NoRoom);
+    for _ in 0..20 {
+        actor.packet();
+        actor.decode();
+        stage.advance(secs(1));
+        stage.until(State::Error, Reason::NoRoom);
+    }
+    *stage.refusal.lock().unwrap() = None;
+    stage.stream(&actor, 3, ms(250));
+    stage.until(State::Live, Reason::None);
+    assert!(!stage.history().contains(&State::Reconnecting), "another session would not have helped");
+}
+
+#[test]
 fn a_degraded_camera_that_falls_silent_is_stalled() {
     let stage = Stage::with(Setup { random: 1.0, ..Setup::default() }, []);
     let actor = stage.live();

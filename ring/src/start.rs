@@ -14,7 +14,7 @@ use crate::anchor::{self, WriterLock};
 use crate::error::CreateError;
 use crate::frame::{Generation, Reason, State};
 use crate::head::{self, Head, Retired, StateWord};
-use crate::layout::{ABI_MINOR, Layout, LeasePolicy, PAGE_ALIGN, SLOTS_MAX, at};
+use crate::layout::{ABI_MINOR, HUGE_ALIGN, Layout, LeasePolicy, PAGE_ALIGN, SLOTS_MAX, at};
 use crate::lease::{LockKind, conflicting, try_lock};
 use crate::name::{RingName, RingPaths, SegmentName, ShmDir};
 use crate::names::{Names, retire};
@@ -406,18 +406,38 @@ pub(crate) fn create(
     let fd = unnamed_file(anchors, Mode::from_raw_mode(0o600)).map_err(|e| act("create", e))?;
     layout.owner_gid = give_to_readers(options, fd.as_fd(), notes)?;
     rustix::fs::ftruncate(&fd, layout.file_bytes).map_err(|e| act("size", e))?;
-    allocate(fd.as_fd(), layout.file_bytes).map_err(|e| no_room(options, layout.file_bytes, e))?;
-    let segment = format_segment(fd, layout).map_err(|e| CreateError::io("map a new ring", e))?;
-    prepare(options, &segment.map)?;
+    let map = Mapping::new(fd.as_fd(), layout.file_bytes, Access::ReadWrite)
+        .map_err(|e| CreateError::io("map a new ring", e))?;
     if options.huge_pages == HugePages::Try {
-        segment.map.collapse(segment.layout.data_off);
+        huge_pages(fd.as_fd(), &map, &layout);
     }
-    Ok(segment)
+    // Before the first byte is written: a page that cannot be had is an error here and a SIGBUS later.
+    allocate(fd.as_fd(), layout.file_bytes).map_err(|e| no_room(options, layout.file_bytes, e))?;
+    prepare(options, &map)?;
+    format_segment(fd, map, layout).map_err(|e| CreateError::io("write the header of a new ring", e))
 }
 
-/// Maps a sized and allocated file, writes the header with its magic last, and takes the alive byte.
-pub(crate) fn format_segment(fd: OwnedFd, layout: Layout) -> io::Result<Segment> {
-    let map = Mapping::new(fd.as_fd(), layout.file_bytes, Access::ReadWrite)?;
+/// Makes huge pages of the payload while it is still empty.
+///
+/// The kernel makes one of every 2 MiB that have at least one page, and clears the rest instead of copying it: 25 ms
+/// for eight 1080p slots where collapsing the allocated file took 84 ms (6.2 MB each, Linux 6.18). A refusal costs
+/// speed only.
+fn huge_pages(fd: std::os::fd::BorrowedFd<'_>, map: &Mapping, layout: &Layout) {
+    let extents = (layout.data_off..layout.file_bytes).step_by(HUGE_ALIGN as usize);
+    // Small segments have no 2 MiB to offer; their data does not begin on such a boundary either.
+    if !layout.data_off.is_multiple_of(HUGE_ALIGN) {
+        return;
+    }
+    let seeded = extents
+        .take_while(|extent| extent + HUGE_ALIGN <= layout.file_bytes)
+        .all(|extent| rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), extent, 4096).is_ok());
+    if seeded {
+        map.collapse(layout.data_off);
+    }
+}
+
+/// Takes a mapped, sized and allocated file, writes the header with its magic last, and takes the alive byte.
+pub(crate) fn format_segment(fd: OwnedFd, map: Mapping, layout: Layout) -> io::Result<Segment> {
     map.exclude_from_dumps();
     for offset in (0..layout.data_off.min(layout.slot_header_off(SLOTS_MAX))).step_by(8) {
         map.u64_at(offset).store(0, crate::sync::Ordering::Relaxed);

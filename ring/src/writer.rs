@@ -13,7 +13,7 @@ use crate::layout::{HEADER_BYTES, Layout, LeasePolicy, at};
 use crate::lease::{LockKind, Locked, try_lock, unlock};
 use crate::meta;
 use crate::names::{Names, retire};
-use crate::segment::{Access, Segment, allocate, open_file};
+use crate::segment::{Access, Mapping, Segment, allocate, open_file};
 use crate::slot;
 use crate::start::{Capacity, WriterOptions, create, format_segment, new_generation};
 use crate::status::{Counter, Histogram, Shared, StatusHandle};
@@ -178,7 +178,10 @@ impl Writer {
         layout.created_real_ns = real_ns();
         layout.boot_id = crate::process::boot_id();
         layout.ring_uuid = new_generation();
-        let segment = format_segment(fd, layout).map_err(|e| CreateError::io(format!("map {}", path.display()), e))?;
+        let map = Mapping::new(fd.as_fd(), layout.file_bytes, Access::ReadWrite);
+        let segment = map
+            .and_then(|map| format_segment(fd, map, layout))
+            .map_err(|e| CreateError::io(format!("map {}", path.display()), e))?;
         let (ring, camera) = (options.ring.to_string(), options.ring.camera().to_owned());
         let names = Names { live: Arc::new(Live::new(segment)), ring, camera, paths: None, _lock: None };
         Ok(Self::new(options, Arc::new(Shared::new(names)), false, 0))

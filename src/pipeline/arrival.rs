@@ -25,7 +25,7 @@ pub(super) fn real_ns() -> i64 {
 /// Pictures a table remembers: 10 s at 25 fps, far more than any decoder holds back.
 const ROWS: usize = 256;
 
-/// What one thread knew of the newest pictures, by PTS, for one other thread; neither ever waits or allocates.
+/// What one thread knew of the newest pictures, by PTS, for others; nobody ever waits or allocates.
 ///
 /// Only one thread may write. A reader that meets a row while it is written finds nothing there.
 pub(super) struct PtsTable<const WORDS: usize> {
@@ -98,10 +98,12 @@ pub(super) struct Arrival {
     pub mono_ns: i64,
     pub real_ns: i64,
     pub rtp_timestamp: u32,
+    /// Packets are missing inside the picture, or may be.
+    pub torn: bool,
 }
 
 /// Arrivals by PTS.
-pub(super) struct Arrivals(PtsTable<3>);
+pub(super) struct Arrivals(PtsTable<4>);
 
 impl Arrivals {
     pub(super) fn new() -> Self {
@@ -109,33 +111,82 @@ impl Arrivals {
     }
 
     pub(super) fn put(&self, pts: u64, arrival: Arrival) {
-        self.0.put(pts, [arrival.mono_ns as u64, arrival.real_ns as u64, u64::from(arrival.rtp_timestamp)]);
+        let rtp = u64::from(arrival.rtp_timestamp);
+        self.0.put(pts, [arrival.mono_ns as u64, arrival.real_ns as u64, rtp, u64::from(arrival.torn)]);
     }
 
     pub(super) fn get(&self, pts: u64) -> Option<Arrival> {
-        let [mono, real, rtp] = self.0.get(pts)?;
-        Some(Arrival { mono_ns: mono as i64, real_ns: real as i64, rtp_timestamp: rtp as u32 })
+        let [mono, real, rtp, torn] = self.0.get(pts)?;
+        Some(Arrival { mono_ns: mono as i64, real_ns: real as i64, rtp_timestamp: rtp as u32, torn: torn != 0 })
     }
 }
 
-/// The three fields of an RTP header that matter here.
+/// The start of an RTP packet, as far as it matters here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct RtpHeader {
+struct Packet {
     sequence: u16,
     timestamp: u32,
+    /// The first bytes of the payload; zeros where it is shorter or behind an unusually long header.
+    payload: [u8; 4],
 }
 
-impl RtpHeader {
+/// Bytes read of each packet: the longest fixed header (15 sources) and a little more.
+const LOOK: usize = 12 + 15 * 4 + 16;
+
+impl Packet {
     fn of(buffer: &gst::BufferRef) -> Option<Self> {
-        let mut bytes = [0; 8];
-        if buffer.size() < bytes.len() {
+        let mut bytes = [0; LOOK];
+        let len = buffer.size().min(LOOK);
+        buffer.copy_to_slice(0, &mut bytes[..len]).ok()?;
+        if len < 12 || bytes[0] >> 6 != 2 {
             return None;
         }
-        buffer.copy_to_slice(0, &mut bytes).ok()?;
-        (bytes[0] >> 6 == 2).then(|| Self {
+        let fixed = 12 + usize::from(bytes[0] & 0x0f) * 4;
+        let extension = match bytes[0] & 0x10 {
+            0 => 0,
+            _ => 4 + usize::from(u16::from_be_bytes([bytes[fixed + 2], bytes[fixed + 3]])) * 4,
+        };
+        let payload = bytes.get(fixed + extension..).and_then(|payload| payload.first_chunk());
+        Some(Self {
             sequence: u16::from_be_bytes([bytes[2], bytes[3]]),
             timestamp: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            payload: payload.copied().unwrap_or([0; 4]),
         })
+    }
+}
+
+/// How to see that a packet is the first one of a picture.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum PictureStart {
+    /// RFC 6184.
+    H264,
+    /// RFC 7798.
+    H265,
+    /// The depayloader drops torn pictures itself.
+    Any,
+}
+
+impl PictureStart {
+    fn is_start(self, payload: [u8; 4]) -> bool {
+        // The first bit of a slice header says that the slice is the picture's first one.
+        let first = |byte: u8| byte & 0x80 != 0;
+        match self {
+            Self::Any => true,
+            Self::H264 => match payload[0] & 0x1f {
+                1..=5 => first(payload[1]),
+                6..=9 => true,
+                // Aggregated: the first unit decides, behind its two bytes of length.
+                24 => matches!(payload[3] & 0x1f, 6..=9),
+                28 => payload[1] & 0x80 != 0 && first(payload[2]),
+                _ => false,
+            },
+            Self::H265 => match payload[0] >> 1 & 0x3f {
+                0..=31 => first(payload[2]),
+                32..=35 | 39 => true,
+                49 => payload[2] & 0x80 != 0 && first(payload[3]),
+                _ => false,
+            },
+        }
     }
 }
 
@@ -144,16 +195,24 @@ pub(super) struct PacketCounter {
     arrivals: Arc<Arrivals>,
     progress: Arc<Progress>,
     reporter: Arc<Reporter>,
+    start: PictureStart,
     /// Next expected sequence number, plus 1; 0 = not known yet. Only the streaming thread touches it.
     expected: AtomicU64,
+    /// RTP time of a torn picture, plus 1; 0 = none. Only the streaming thread touches it.
+    torn: AtomicU64,
 }
 
 /// A step in sequence numbers above this is a new stream, not a loss.
 const LARGEST_GAP: u16 = 3000;
 
 impl PacketCounter {
-    pub(super) fn new(arrivals: Arc<Arrivals>, progress: Arc<Progress>, reporter: Arc<Reporter>) -> Self {
-        Self { arrivals, progress, reporter, expected: AtomicU64::new(0) }
+    pub(super) fn new(
+        arrivals: Arc<Arrivals>,
+        progress: Arc<Progress>,
+        reporter: Arc<Reporter>,
+        start: PictureStart,
+    ) -> Self {
+        Self { arrivals, progress, reporter, start, expected: AtomicU64::new(0), torn: AtomicU64::new(0) }
     }
 
     /// Counts every packet that passes `pad`.
@@ -176,23 +235,27 @@ impl PacketCounter {
             self.reporter.event(SourceEvent::FirstPacket);
         }
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let Some(header) = RtpHeader::of(buffer) else { return };
-        self.count_gap(header.sequence);
+        let Some(packet) = Packet::of(buffer) else { return };
+        let torn = self.is_torn(&packet);
         if let Some(pts) = buffer.pts() {
-            self.arrivals.put(pts.nseconds(), Arrival { mono_ns, real_ns, rtp_timestamp: header.timestamp });
+            let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn };
+            self.arrivals.put(pts.nseconds(), arrival);
         }
     }
 
-    fn count_gap(&self, sequence: u16) {
+    /// Counts the packets missing before this one; true when the picture it belongs to lacks some.
+    fn is_torn(&self, packet: &Packet) -> bool {
+        let picture = u64::from(packet.timestamp) + 1;
         let expected = self.expected.load(Ordering::Relaxed);
-        self.expected.store(u64::from(sequence.wrapping_add(1)) + 1, Ordering::Relaxed);
-        if expected == 0 {
-            return;
-        }
-        let gap = sequence.wrapping_sub((expected - 1) as u16);
-        if gap <= LARGEST_GAP {
+        self.expected.store(u64::from(packet.sequence.wrapping_add(1)) + 1, Ordering::Relaxed);
+        let gap = if expected == 0 { 0 } else { packet.sequence.wrapping_sub((expected - 1) as u16) };
+        if (1..=LARGEST_GAP).contains(&gap) {
             self.progress.packets_lost.fetch_add(u64::from(gap), Ordering::Relaxed);
         }
+        if gap != 0 && !self.start.is_start(packet.payload) {
+            self.torn.store(picture, Ordering::Relaxed);
+        }
+        self.torn.load(Ordering::Relaxed) == picture
     }
 }
 
@@ -214,7 +277,7 @@ mod tests {
     #[test]
     fn the_last_packet_of_a_picture_counts() {
         let arrivals = Arrivals::new();
-        let arrival = |mono_ns| Arrival { mono_ns, real_ns: -5, rtp_timestamp: u32::MAX };
+        let arrival = |mono_ns| Arrival { mono_ns, real_ns: -5, rtp_timestamp: u32::MAX, torn: mono_ns == 4 };
         (1..=4).for_each(|packet| arrivals.put(40, arrival(packet)));
         arrivals.put(80, arrival(5));
         assert_eq!(arrivals.get(40), Some(arrival(4)));
@@ -236,24 +299,63 @@ mod tests {
         });
     }
 
-    #[test]
-    fn lost_packets_are_counted_across_the_wrap_and_restarts_are_not() {
+    fn counter(start: PictureStart) -> (PacketCounter, Arc<Progress>) {
         let (events, _receiver) = crossbeam_channel::bounded(4);
         let progress = Arc::new(Progress::default());
-        let counter =
-            PacketCounter::new(Arc::new(Arrivals::new()), progress.clone(), Arc::new(Reporter::new(events, vec![])));
+        let reporter = Arc::new(Reporter::new(events, vec![]));
+        (PacketCounter::new(Arc::new(Arrivals::new()), progress.clone(), reporter, start), progress)
+    }
+
+    #[test]
+    fn lost_packets_are_counted_across_the_wrap_and_restarts_are_not() {
+        let (counter, progress) = counter(PictureStart::Any);
         for sequence in [65530, 65531, 65535, 0, 1, 40000, 40001] {
-            counter.count_gap(sequence);
+            assert!(!counter.is_torn(&Packet { sequence, timestamp: 1, payload: [0; 4] }));
         }
         assert_eq!(progress.packets_lost.load(Ordering::Relaxed), 3);
     }
 
     #[test]
+    fn a_gap_inside_a_picture_tears_it_and_one_before_its_first_slice_does_not() {
+        let (counter, _) = counter(PictureStart::H264);
+        // FU-A of an IDR slice: first fragment of the first slice, and a later one.
+        let (first, later) = ([0x7c, 0x85, 0x88, 0x84], [0x7c, 0x05, 0x88, 0x84]);
+        let torn = |sequence, timestamp, payload| counter.is_torn(&Packet { sequence, timestamp, payload });
+        assert_eq!([torn(1, 10, first), torn(2, 10, later)], [false, false]);
+        assert_eq!([torn(4, 10, later), torn(5, 10, later)], [true, true]);
+        assert_eq!([torn(7, 20, first), torn(8, 20, later)], [false, false]);
+        assert_eq!([torn(10, 30, later), torn(11, 30, first), torn(12, 40, first)], [true, true, false]);
+    }
+
+    #[test]
+    fn the_first_packet_of_a_picture_is_known_in_both_codecs() {
+        let h264 = |payload| PictureStart::H264.is_start(payload);
+        assert!(h264([0x67, 0x64, 0, 0]) && h264([0x65, 0x88, 0, 0]) && h264([0x78, 0, 20, 0x67]));
+        assert!(!h264([0x65, 0x08, 0, 0]) && !h264([0x78, 0, 20, 0x41]) && !h264([0, 0, 0, 0]));
+        assert!(!h264([0x7c, 0x85, 0x08, 0]), "the first fragment of a later slice");
+        let h265 = |payload| PictureStart::H265.is_start(payload);
+        assert!(h265([0x40, 1, 0, 0]) && h265([0x26, 1, 0xaf, 0]) && h265([0x62, 1, 0x93, 0xaf]));
+        assert!(!h265([0x26, 1, 0x2f, 0]) && !h265([0x62, 1, 0x13, 0xaf]) && !h265([0x62, 1, 0x93, 0x2f]));
+    }
+
+    #[test]
     fn rtp_headers_are_read_and_other_bytes_are_not() {
         gst::init().expect("GStreamer");
-        let packet = gst::Buffer::from_slice([0x80, 0xe0, 0x12, 0x34, 0, 1, 0, 2, 9, 9, 9, 9]);
-        assert_eq!(RtpHeader::of(&packet), Some(RtpHeader { sequence: 0x1234, timestamp: 65538 }));
-        assert_eq!(RtpHeader::of(&gst::Buffer::from_slice([0x80, 0, 0])), None);
-        assert_eq!(RtpHeader::of(&gst::Buffer::from_slice([0u8; 12])), None);
+        let packet = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
+        let plain = [0x80, 0xe0, 0x12, 0x34, 0, 1, 0, 2, 9, 9, 9, 9, 1, 2];
+        let read = Packet { sequence: 0x1234, timestamp: 65538, payload: [1, 2, 0, 0] };
+        assert_eq!(packet(&plain), Some(read));
+        let mut with_source = plain.to_vec();
+        with_source[0] = 0x81;
+        with_source.splice(12..12, [7, 7, 7, 7]);
+        assert_eq!(packet(&with_source), Some(read));
+        let mut with_extension = plain.to_vec();
+        with_extension[0] = 0x90;
+        with_extension.splice(12..12, [0xbe, 0xde, 0, 1, 7, 7, 7, 7]);
+        assert_eq!(packet(&with_extension), Some(read));
+        with_extension[14] = 0xff;
+        assert_eq!(packet(&with_extension), Some(Packet { payload: [0; 4], ..read }));
+        assert_eq!(packet(&[0x8f; 12]), Some(Packet { sequence: 0x8f8f, timestamp: 0x8f8f_8f8f, payload: [0; 4] }));
+        assert_eq!((packet(&[0x80, 0, 0]), packet(&[0; 12]), packet(&[])), (None, None, None));
     }
 }

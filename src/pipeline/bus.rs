@@ -299,6 +299,8 @@ fn classify_file(error: &glib::Error, text: String) -> End {
             (Reason::NotFound, RetryClass::Permanent)
         }
         (_, Some(gst::StreamError::CodecNotFound)) => (Reason::UnsupportedCodec, RetryClass::Permanent),
+        _ if error.matches(gst::CoreError::MissingPlugin) => (Reason::UnsupportedCodec, RetryClass::Permanent),
+
         (_, Some(gst::StreamError::TypeNotFound | gst::StreamError::WrongType)) => {
             (Reason::NoVideo, RetryClass::Permanent)
         }

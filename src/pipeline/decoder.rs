@@ -2,6 +2,8 @@
 
 use gst::prelude::*;
 
+use super::arrival::PictureStart;
+
 /// Which decoders may be used.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub enum Device {
@@ -31,6 +33,8 @@ pub(super) struct Codec {
     pub parse: Option<&'static str>,
     /// Media type of the access units that parse mode makes the parser put together itself.
     pub units: Option<&'static str>,
+    /// How its first packet of a picture is known.
+    pub start: PictureStart,
     /// Whether pictures of unknown range are full range.
     pub full_range: bool,
     software: &'static [&'static str],
@@ -46,6 +50,7 @@ const CODECS: &[Codec] = &[
         depay: "rtph264depay",
         parse: Some("h264parse"),
         units: Some("video/x-h264"),
+        start: PictureStart::H264,
         full_range: false,
         software: &["avdec_h264", "openh264dec"],
         vaapi: &["vah264dec"],
@@ -58,6 +63,7 @@ const CODECS: &[Codec] = &[
         depay: "rtph265depay",
         parse: Some("h265parse"),
         units: Some("video/x-h265"),
+        start: PictureStart::H265,
         full_range: false,
         software: &["avdec_h265", "libde265dec"],
         vaapi: &["vah265dec"],
@@ -70,6 +76,7 @@ const CODECS: &[Codec] = &[
         depay: "rtpjpegdepay",
         parse: None,
         units: None,
+        start: PictureStart::Any,
         full_range: true,
         software: &["jpegdec", "avdec_mjpeg"],
         vaapi: &["vajpegdec"],
@@ -82,6 +89,7 @@ const CODECS: &[Codec] = &[
         depay: "rtpvp8depay",
         parse: None,
         units: None,
+        start: PictureStart::Any,
         full_range: false,
         software: &["vp8dec", "avdec_vp8"],
         vaapi: &["vavp8dec"],
@@ -94,6 +102,7 @@ const CODECS: &[Codec] = &[
         depay: "rtpvp9depay",
         parse: Some("vp9parse"),
         units: None,
+        start: PictureStart::Any,
         full_range: false,
         software: &["vp9dec", "avdec_vp9"],
         vaapi: &["vavp9dec"],
@@ -106,6 +115,7 @@ const CODECS: &[Codec] = &[
         depay: "rtpmp4vdepay",
         parse: Some("mpeg4videoparse"),
         units: None,
+        start: PictureStart::Any,
         full_range: false,
         software: &["avdec_mpeg4"],
         vaapi: &[],

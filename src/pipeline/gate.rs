@@ -8,7 +8,7 @@ use atomic_refcell::AtomicRefCell;
 use camring_ring::frame::FrameFlags;
 use gst::prelude::*;
 
-use super::arrival::{PtsTable, mono_ns};
+use super::arrival::{Arrivals, PtsTable, mono_ns};
 use crate::source::Progress;
 
 /// What happens to pictures between a loss and the next keyframe.
@@ -29,6 +29,7 @@ struct Unit {
     number: Option<u64>,
     keyframe: bool,
     discont: bool,
+    /// Damaged itself: a keyframe like this does not end the damage.
     corrupted: bool,
     now_ns: i64,
 }
@@ -205,6 +206,7 @@ pub(super) fn number_units(queue_sink: &gst::Pad) {
 
 /// What the gate shares with the rest of the session.
 pub(super) struct GateLink {
+    pub arrivals: Arc<Arrivals>,
     pub findings: Arc<FindingsTable>,
     pub progress: Arc<Progress>,
     /// Set by whoever hears an error of the decoder; taken by the gate.
@@ -226,19 +228,26 @@ pub(super) fn guard(decoder_sink: &gst::Pad, on_corrupt: OnCorrupt, keyframe_wai
             }
             _ => true,
         };
-        if pass { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        if pass {
+            return gst::PadProbeReturn::Ok;
+        }
+        // Not `Drop`: the bindings free the buffer before GStreamer 1.22 frees it again, which it calls critical.
+        info.data = None;
+        gst::PadProbeReturn::Handled
     });
 }
 
 impl GateLink {
     fn admit(&self, gate: &mut Gate, buffer: &gst::BufferRef) -> bool {
         let flags = buffer.flags();
+        let pts = buffer.pts().map(gst::ClockTime::nseconds);
+        let torn = pts.and_then(|pts| self.arrivals.get(pts)).is_some_and(|arrival| arrival.torn);
         let unit = Unit {
-            pts: buffer.pts().map(gst::ClockTime::nseconds),
+            pts,
             number: Some(buffer.offset()).filter(|number| *number != u64::MAX),
             keyframe: !flags.contains(gst::BufferFlags::DELTA_UNIT),
             discont: flags.contains(gst::BufferFlags::DISCONT),
-            corrupted: flags.contains(gst::BufferFlags::CORRUPTED),
+            corrupted: torn || flags.contains(gst::BufferFlags::CORRUPTED),
             now_ns: mono_ns(),
         };
         let verdict = gate.judge(unit, self.decoder_failed.swap(false, Ordering::Relaxed));
@@ -315,6 +324,15 @@ mod tests {
             assert_eq!(gate.judge(key(4), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
             assert_eq!(gate.judge(delta(5), false), CLEAN);
         }
+    }
+
+    #[test]
+    fn a_damaged_keyframe_does_not_open_it() {
+        let mut gate = gate(OnCorrupt::Drop);
+        let torn = Unit { corrupted: true, discont: true, ..key(1) };
+        assert_eq!((gate.judge(key(0), false), gate.judge(torn, false)), (KEY, Verdict::Drop));
+        assert_eq!(gate.judge(delta(2), false), Verdict::Drop);
+        assert_eq!(gate.judge(key(3), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
     }
 
     #[test]

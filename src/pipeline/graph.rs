@@ -258,7 +258,7 @@ impl Camera {
         let queue = make("queue").map_err(config_end)?;
         set_queue(&queue);
         let chosen = self.choose(codec)?;
-        let links = Links::new(self, codec);
+        let links = Links { arrivals: Arc::new(Arrivals::new()), findings: Arc::new(FindingsTable::new()) };
         let mut place = lock(&self.sink);
         let SinkPlace::Waiting(sink) = std::mem::replace(&mut *place, SinkPlace::Gone) else {
             // Stopped meanwhile, or a second stream that nobody asked for.
@@ -269,6 +269,9 @@ impl Camera {
         *place = SinkPlace::Running(appsink.clone());
         drop(place);
         self.probe(&depay, &queue, &chosen.element, codec, links);
+        if units.is_some() {
+            forget_markers(&depay);
+        }
         let chain: Vec<gst::Element> = [Some(depay), units, parse, Some(queue), Some(chosen.element), chosen.download]
             .into_iter()
             .flatten()
@@ -309,12 +312,14 @@ impl Camera {
 
     fn probe(&self, depay: &gst::Element, queue: &gst::Element, decoder: &gst::Element, codec: &Codec, links: Links) {
         let pad = |element: &gst::Element, name: &str| element.static_pad(name).expect("every filter has it");
-        PacketCounter::new(links.arrivals, self.progress.clone(), self.reporter.clone()).watch(&pad(depay, "sink"));
+        PacketCounter::new(links.arrivals.clone(), self.progress.clone(), self.reporter.clone(), codec.start)
+            .watch(&pad(depay, "sink"));
         if codec.units.is_some() && self.config.access_units == AccessUnits::Auto {
             self.watch_markers(&pad(depay, "src"));
         }
         number_units(&pad(queue, "sink"));
         let link = GateLink {
+            arrivals: links.arrivals,
             findings: links.findings,
             progress: self.progress.clone(),
             decoder_failed: self.decoder_failed.clone(),
@@ -356,6 +361,17 @@ fn suspect(suspicion: u64, again: bool) -> u64 {
     if again { suspicion + 2 } else { suspicion.saturating_sub(1) }
 }
 
+/// Takes the marker bit off: the parser would end a picture at each, and with each slice marked at each slice.
+fn forget_markers(depay: &gst::Element) {
+    let pad = depay.static_pad("src").expect("every filter has it");
+    pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(buffer) = info.buffer_mut().filter(|buffer| buffer.flags().contains(gst::BufferFlags::MARKER)) {
+            buffer.make_mut().unset_flags(gst::BufferFlags::MARKER);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
 fn unsupported(encoding: &str) -> End {
     let known = Codec::words();
     End(
@@ -372,10 +388,6 @@ struct Links {
 }
 
 impl Links {
-    fn new(_camera: &Camera, _codec: &Codec) -> Self {
-        Self { arrivals: Arc::new(Arrivals::new()), findings: Arc::new(FindingsTable::new()) }
-    }
-
     fn origin(&self, codec: &Codec) -> Origin {
         Origin::Camera {
             arrivals: self.arrivals.clone(),

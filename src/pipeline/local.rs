@@ -127,7 +127,9 @@ impl FileSource {
         let (source, decode, queue) = (make("filesrc")?, make("decodebin")?, make("queue")?);
         source.set_property("location", &self.path);
         // Only video is decoded; without other streams nothing waits for a sink that is not there.
-        decode.set_property("caps", gst::Caps::new_empty_simple("video/x-raw"));
+        // In any memory: with plain caps decodebin passes over libav's decoders, which also list interlaced memory.
+        let raw = gst::Caps::builder("video/x-raw").any_features().build();
+        decode.set_property("caps", raw);
         decode.set_property("expose-all-streams", false);
         set(&queue, "max-size-buffers", 4u32);
         let pipeline = gst::Pipeline::new();

@@ -94,9 +94,8 @@ impl Tail {
         };
         let format_changed = self.adopt(caps)?;
         let (timing, findings) = self.describe(buffer, decoded_mono_ns);
+        let lost_before = self.count_lost(findings.lost);
         self.note(&timing);
-        let lost_before = findings.lost.saturating_sub(self.last_lost);
-        self.last_lost = self.last_lost.max(findings.lost);
         let format = self.format.as_ref().expect("adopt has set it");
         let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &format.info)
             .map_err(|_| internal("a decoded picture cannot be mapped"))?;
@@ -146,7 +145,7 @@ impl Tail {
 
     fn describe(&mut self, buffer: &gst::BufferRef, decoded_mono_ns: i64) -> (FrameTiming, Findings) {
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        let now = Arrival { mono_ns: decoded_mono_ns, real_ns: real_ns(), rtp_timestamp: 0 };
+        let now = Arrival { mono_ns: decoded_mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false };
         let (arrival, findings, pts_ns) = match &mut self.origin {
             Origin::Camera { arrivals, findings, .. } => {
                 let findings =
@@ -154,7 +153,9 @@ impl Tail {
                 (pts.and_then(|pts| arrivals.get(pts)).unwrap_or(now), findings, to_i64(pts))
             }
             Origin::Local { pts_offset } => {
-                let flags = FrameFlags::SYNTHETIC.with(FrameFlags::KEYFRAME);
+                let flags = FrameFlags::SYNTHETIC
+                    .with(FrameFlags::KEYFRAME)
+                    .with_if(self.last_pts.is_none(), FrameFlags::DISCONT);
                 let pts = onward(
                     pts_offset,
                     to_i64(pts),
@@ -176,6 +177,13 @@ impl Tail {
             time_source: source_unix_ns.map(|_| TimeSource::RtcpSr),
         };
         (timing, findings)
+    }
+
+    /// Pictures lost since the previous one of this session; what came before its first keyframe is not lost.
+    fn count_lost(&mut self, lost: u64) -> u64 {
+        let since = if self.last_pts.is_some() { lost.saturating_sub(self.last_lost) } else { 0 };
+        self.last_lost = self.last_lost.max(lost);
+        since
     }
 
     fn note(&mut self, timing: &FrameTiming) {

@@ -1,6 +1,9 @@
 //! TLS to a camera: which certificates are accepted, and why one was not.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use camring_ring::frame::Reason;
@@ -52,12 +55,12 @@ pub(super) fn configure(rtspsrc: &gst::Element, options: &TlsOptions, refusal: R
         return Ok(());
     }
     let pin = options.pin_sha256.as_deref().map(parse_pin).transpose()?;
-    // With a pin no authority is asked: an empty list makes every certificate pass through our own check.
-    let anchors = if pin.is_some() { Some(PathBuf::from("/dev/null")) } else { options.ca.clone() };
-    if let Some(anchors) = anchors {
-        let database = gio::TlsFileDatabase::new(&anchors).map_err(|error| {
-            config_error(format!("tls.ca {}: {error}; expected certificates as PEM", anchors.display()))
-        })?;
+    let database = match (&pin, &options.ca) {
+        (Some(_), _) => Some(trust_nobody()?),
+        (None, Some(ca)) => Some(trust(ca)?),
+        (None, None) => None,
+    };
+    if let Some(database) = database {
         rtspsrc.set_property("tls-database", &database);
     }
     rtspsrc.connect("accept-certificate", false, move |values| {
@@ -67,6 +70,22 @@ pub(super) fn configure(rtspsrc: &gst::Element, options: &TlsOptions, refusal: R
         Some(answer.to_value())
     });
     Ok(())
+}
+
+fn trust(anchors: &Path) -> Result<gio::TlsFileDatabase, RetryReason> {
+    gio::TlsFileDatabase::new(anchors)
+        .map_err(|error| config_error(format!("tls.ca {}: {error}; expected certificates as PEM", anchors.display())))
+}
+
+/// A list that no certificate is signed by: with a pin, every certificate must go through our own check.
+fn trust_nobody() -> Result<gio::TlsFileDatabase, RetryReason> {
+    const NOBODY: &[u8] = include_bytes!("nobody.pem");
+    let failed = |error: std::io::Error| config_error(format!("tls.pin_sha256 cannot be checked: {error}"));
+    // The list is read at once, and only from a path: a file in memory has one while it is open.
+    let file = rustix::fs::memfd_create("camring-tls", rustix::fs::MemfdFlags::CLOEXEC);
+    let mut file = File::from(file.map_err(|error| failed(error.into()))?);
+    file.write_all(NOBODY).map_err(failed)?;
+    trust(Path::new(&format!("/proc/self/fd/{}", file.as_raw_fd())))
 }
 
 /// `accept-certificate` of rtspsrc: called only when the ordinary check has failed.

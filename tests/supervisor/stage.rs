@@ -105,6 +105,7 @@ impl Seen {
 struct StageBoard {
     seen: Arc<Watched<Seen>>,
     published: Arc<AtomicU64>,
+    refusal: Arc<Mutex<Option<Reason>>>,
     clock: Arc<StageClock>,
 }
 
@@ -135,6 +136,9 @@ impl Board for StageBoard {
     }
     fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
+    }
+    fn refusal(&self) -> Option<Reason> {
+        *self.refusal.lock().expect("no test panics while it holds the lock")
     }
 }
 
@@ -356,6 +360,8 @@ pub struct Stage {
     pub clock: Arc<StageClock>,
     pub seen: Arc<Watched<Seen>>,
     pub published: Arc<AtomicU64>,
+    /// Why the ring takes no frames.
+    pub refusal: Arc<Mutex<Option<Reason>>>,
     pub stop: Option<Sender<Stop>>,
     pub threads: Arc<AtomicUsize>,
     scripts: Sender<Script>,
@@ -399,6 +405,7 @@ impl Stage {
         let (outcome_sender, outcome) = bounded(1);
         let seen = Arc::new(Watched::<Seen>::default());
         let published = Arc::new(AtomicU64::new(0));
+        let refusal = Arc::new(Mutex::new(None));
         let threads = Arc::new(AtomicUsize::new(0));
         let parts = Parts {
             name: setup.name.into(),
@@ -409,7 +416,12 @@ impl Stage {
                 threads: threads.clone(),
             }),
             sink: Box::new(StageSink { published: published.clone() }),
-            board: Box::new(StageBoard { seen: seen.clone(), published: published.clone(), clock: clock.clone() }),
+            board: Box::new(StageBoard {
+                seen: seen.clone(),
+                published: published.clone(),
+                refusal: refusal.clone(),
+                clock: clock.clone(),
+            }),
             clock: clock.clone(),
             policy: setup.policy,
             health: setup.health,
@@ -426,7 +438,7 @@ impl Stage {
         });
         let scripts = script_sender;
         let stop = Some(stop);
-        Self { clock, seen, published, stop, threads, scripts, actors, outcome, thread: Some(thread) }
+        Self { clock, seen, published, refusal, stop, threads, scripts, actors, outcome, thread: Some(thread) }
     }
 
     pub fn script(&self, script: Script) {

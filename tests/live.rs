@@ -1,0 +1,78 @@
+//! The live path: a simulated camera, a daemon, readers; every picture is checked by what is painted in it.
+#![cfg(feature = "sim")]
+
+mod system;
+
+use std::time::{Duration, Instant};
+
+use camring::sim::stamp::Stamp;
+use camring_ring::State;
+use system::{Daemon, PATIENCE, Shm, Sim, amount, measured, stamp_of};
+
+/// Ticks of the RTP clock between two pictures at 25 fps.
+const TICKS: u32 = 90_000 / 25;
+
+#[test]
+fn the_painted_number_is_the_metadatas_number() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&["--size", "1920x1080", "--fps", "25"]));
+    let _daemon = Daemon::spawn(&shm, "cam", &sim.url);
+    let ring = shm.attach("cam");
+    let mut pixels = Vec::new();
+    let mut before: Option<(Stamp, u32, u64, u64)> = None;
+    let mut frames = 0u64;
+    ring.next(&mut pixels, Some(PATIENCE)).unwrap();
+    let until = Instant::now() + Duration::from_secs(amount(4, 60));
+    while Instant::now() < until {
+        let frame = ring.next(&mut pixels, Some(PATIENCE)).unwrap();
+        let stamp = stamp_of(&frame, &pixels);
+        let now = (stamp, frame.meta.rtp_timestamp, frame.meta.seq.0, frame.meta.source_seq);
+        if let Some((old, rtp, seq, source_seq)) = before {
+            assert!(now.2 > seq, "sequence {} after {seq}", now.2);
+            assert!(stamp.number > old.number, "painted {} after {}", stamp.number, old.number);
+            // The server rounds each picture's time to a tick.
+            let periods = (now.1.wrapping_sub(rtp) + TICKS / 2) / TICKS;
+            assert_eq!(periods, stamp.number - old.number, "RTP time and painted number disagree at frame {}", now.2);
+            let lost = u64::from(stamp.number - old.number) - (now.3 - source_seq);
+            assert!(lost <= u64::from(frame.meta.gap) + 25, "{lost} pictures vanished without being counted");
+        }
+        before = Some(now);
+        frames += 1;
+    }
+    let stats = ring.stats();
+    assert!(frames > 25, "only {frames} frames");
+    assert_eq!(ring.status().state, State::Live);
+    measured(format!("{frames} frames of 1080p25 read, {} skipped, 0 torn, {} retries", stats.skipped, stats.retries));
+}
+
+#[test]
+fn a_reader_that_needs_400_ms_gets_fresh_frames() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&["--size", "1280x720", "--fps", "25"]));
+    let _daemon = Daemon::spawn(&shm, "cam", &sim.url);
+    let ring = shm.attach("cam");
+    let mut pixels = Vec::new();
+    let first = ring.next(&mut pixels, Some(PATIENCE)).unwrap().meta.seq.0;
+    let until = Instant::now() + Duration::from_secs(amount(6, 60));
+    let mut last = first;
+    let mut skipped = 0;
+    let mut ages_ms = Vec::new();
+    while Instant::now() < until {
+        // The inference that this test stands for; not a wait for anything.
+        std::thread::park_timeout(Duration::from_millis(400));
+        let frame = ring.latest(&mut pixels).unwrap();
+        let age_ms = camring_ring::age_ns(&frame.meta) / 1_000_000;
+        stamp_of(&frame, &pixels);
+        assert_eq!(frame.skipped, (frame.meta.seq.0 - last).saturating_sub(1), "after frame {last}");
+        skipped += frame.skipped;
+        last = frame.meta.seq.0;
+        ages_ms.push(age_ms);
+    }
+    ages_ms.sort_unstable();
+    let median = ages_ms[ages_ms.len() / 2];
+    assert!(median <= 80, "frames are {median} ms old when they are read, expected at most two periods (80 ms)");
+    assert_eq!(ring.stats().skipped, skipped);
+    let worst = ages_ms[ages_ms.len() - 1];
+    measured(format!(
+        "{} reads every 400 ms: age {median} ms median, {worst} ms worst; {skipped} skipped",
+        ages_ms.len()
+    ));
+}

@@ -1,0 +1,281 @@
+//! What the system tests share: a memory folder of their own, a simulated camera, a daemon, all real processes.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use camring::sim::stamp::{self, Stamp, StampError};
+use camring_ring::{AttachOptions, Frame, Ring, ShmDir};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longest wait for anything that is bound to happen on a machine with two busy cores.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The binary under test.
+pub fn camring() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_camring"))
+}
+
+/// The amount of a long promise: `short` in the ordinary suite, this part's share of `full` under `scripts/soak`.
+pub fn amount(short: u64, full: u64) -> u64 {
+    if std::env::var("CAMRING_SOAK").as_deref() != Ok("full") {
+        return short;
+    }
+    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1);
+    full.div_ceil(parts)
+}
+
+/// A measured number, for docs/promises.md.
+pub fn measured(text: impl std::fmt::Display) {
+    println!("soak: {text}");
+}
+
+/// Polls until `done`; fails the test after [`PATIENCE`].
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
+        pause();
+    }
+}
+
+/// The step of a poll; never a wait for something to have happened.
+pub fn pause() {
+    std::thread::park_timeout(Duration::from_millis(5));
+}
+
+/// A folder of its own on the host's memory mount; removed at the end.
+pub struct Shm(PathBuf);
+
+impl Shm {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!("/dev/shm/camring-system-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn dir(&self) -> ShmDir {
+        ShmDir::new(&self.0)
+    }
+
+    /// Attaches as a worker does; waits for the name.
+    pub fn attach(&self, ring: &str) -> Ring {
+        let options = AttachOptions { shm: self.dir(), timeout: Some(PATIENCE), ..AttachOptions::default() };
+        Ring::attach(ring, options).unwrap()
+    }
+
+    /// Every file below, sorted.
+    pub fn files(&self) -> Vec<String> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.0.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten() {
+                if entry.file_type().unwrap().is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    files.push(entry.path().strip_prefix(&self.0).unwrap().display().to_string());
+                }
+            }
+        }
+        files.sort();
+        files
+    }
+}
+
+impl Drop for Shm {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A child process that is killed when the test is over.
+pub struct Process(pub Child);
+
+impl Process {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+
+    /// Waits for the end by itself.
+    pub fn wait(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the process ends", || {
+            status = self.0.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// Threads and open descriptors, as the kernel counts them.
+    pub fn threads_and_fds(&self) -> (usize, usize) {
+        let count =
+            |folder: &str| std::fs::read_dir(format!("/proc/{}/{folder}", self.pid())).map_or(0, Iterator::count);
+        (count("task"), count("fd"))
+    }
+
+    /// Resident private memory, bytes.
+    pub fn rss_anon(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        line.and_then(|line| line.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A simulated camera in a process of its own, always on the same port.
+pub struct Sim {
+    pub process: Process,
+    pub url: String,
+    port: u16,
+    options: Vec<String>,
+    password: Option<String>,
+}
+
+impl Sim {
+    /// `camring sim` with these options, on a free port.
+    pub fn spawn(options: &[&str]) -> Self {
+        Self::spawn_on(free_port(), options, None)
+    }
+
+    /// The same, asking for user `viewer` and this password by digest.
+    pub fn spawn_with_password(options: &[&str], password: &str) -> Self {
+        let options = [options, &["--auth", "digest", "--user", "viewer", "--password-stdin"]].concat();
+        Self::spawn_on(free_port(), &options, Some(password))
+    }
+
+    /// On a port that was chosen before.
+    pub fn spawn_on(port: u16, options: &[&str], password: Option<&str>) -> Self {
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        let (process, url) = start_sim(port, &options, password);
+        Self { process, url, port, options, password: password.map(str::to_owned) }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts it anew on its old port, after it was killed.
+    pub fn respawn(&mut self) {
+        (self.process, self.url) = start_sim(self.port, &self.options, self.password.as_deref());
+    }
+}
+
+fn start_sim(port: u16, options: &[String], password: Option<&str>) -> (Process, String) {
+    let mut child = camring()
+        .args(["sim", "--listen", &format!("127.0.0.1:{port}")])
+        .args(options)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    if let Some(password) = password {
+        // The pipe stays open inside the child's handle: only the first line is the password.
+        writeln!(child.stdin.as_mut().unwrap(), "{password}").unwrap();
+    }
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("rtsp://"), "the simulated camera printed {line:?}");
+    (Process(child), line.trim().to_owned())
+}
+
+/// A port that nobody listens on at the moment.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// `camring run` in a process of its own, its log in a file.
+pub struct Daemon {
+    pub process: Process,
+    pub log: PathBuf,
+}
+
+impl Daemon {
+    /// Captures `url` into ring `name`.
+    pub fn spawn(shm: &Shm, name: &str, url: &str) -> Self {
+        Self::spawn_with(shm, &["run", name, "--url", url], None)
+    }
+
+    /// Captures camera `name` of a configuration.
+    pub fn spawn_config(shm: &Shm, name: &str, config: &Path) -> Self {
+        Self::spawn_with(shm, &["run", name, "--config", config.to_str().unwrap()], None)
+    }
+
+    /// With a user, and the password on standard input.
+    pub fn spawn_login(shm: &Shm, name: &str, url: &str, password: &str) -> Self {
+        Self::spawn_with(shm, &["run", name, "--url", url, "--user", "viewer", "--password-stdin"], Some(password))
+    }
+
+    pub fn spawn_with(shm: &Shm, arguments: &[&str], input: Option<&str>) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let log = std::env::temp_dir().join(format!("camring-daemon-{}-{number}.log", std::process::id()));
+        let mut child = camring()
+            .args(arguments)
+            .arg("--shm-dir")
+            .arg(shm.path())
+            .env("CAMRING_LOG", "info")
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        if let Some(input) = input {
+            writeln!(child.stdin.take().unwrap(), "{input}").unwrap();
+        }
+        Self { process: Process(child), log }
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("log of process {}:\n{}", self.process.pid(), self.log());
+        }
+        let _ = std::fs::remove_file(&self.log);
+    }
+}
+
+/// The stamps of a frame read from a ring; a picture without a whole stamp fails the test.
+pub fn stamp_of(frame: &Frame, pixels: &[u8]) -> Stamp {
+    let geometry = &frame.meta.geometry;
+    match stamp_in(frame, pixels) {
+        Ok(stamp) => stamp,
+        Err(error) => panic!("frame {} of {}x{}: {error}", frame.meta.seq, geometry.width, geometry.height),
+    }
+}
+
+pub fn stamp_in(frame: &Frame, pixels: &[u8]) -> Result<Stamp, StampError> {
+    let geometry = &frame.meta.geometry;
+    stamp::read_bgr(pixels, geometry.plane_strides[0] as usize, geometry.width, geometry.height)
+}
