@@ -137,6 +137,20 @@ fn a_dead_daemon_is_named_and_its_ring_stays_readable() {
 }
 
 #[test]
+fn a_stopped_daemon_is_called_hung_and_not_dead() {
+    let shm = Shm::new();
+    let front = live(&shm, "front");
+    front.signal(Signal::STOP);
+    until("the hung writer", || shm.camring(&["list"]).with_code(0).text().contains("hung writer").then_some(()));
+    let report = listed(&shm, "front");
+    assert_eq!((&report["liveness"], &report["writer_alive"]), (&"hung".into(), &true.into()));
+    let refused = shm.camring(&["rm", "front"]).with_code(79);
+    assert!(refused.errors.contains(&front.pid().to_string()), "{refused:?}");
+    front.signal(Signal::CONT);
+    until("the living writer", || (listed(&shm, "front")["liveness"] == "alive").then_some(()));
+}
+
+#[test]
 fn a_ring_without_a_frame_has_no_size_and_every_command_says_why() {
     let shm = Shm::new();
     let mut front = WriterProcess::start_with(&shm, "front", "0x0", "bgr");
@@ -255,6 +269,29 @@ fn watch_tells_each_change_of_state_once_and_goes_on() {
     assert_eq!(lines.find(|line| line.starts_with("front: ")).unwrap(), "front: live, dead writer");
     let _again = WriterProcess::start(&shm, "front");
     assert!(lines.find(|line| line.contains("64x48 bgr")).unwrap().contains("discont,after_restart"));
+    signal(&watching, Signal::INT);
+    assert!(watching.wait().unwrap().success());
+}
+
+#[test]
+fn watch_goes_on_with_a_ring_that_was_removed_and_made_anew() {
+    let shm = Shm::new();
+    let front = live(&shm, "front");
+    let mut watching = shm.command(&["watch", "front"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map(Result::unwrap);
+    // Far enough that the numbers of the new ring begin below.
+    let seq = |line: &str| line.trim_start().split(' ').next().unwrap().parse::<u64>();
+    lines.find(|line| seq(line).is_ok_and(|seq| seq > 10)).unwrap();
+    front.stop();
+    let stopped = lines.find(|line| line.starts_with("front: ")).unwrap();
+    assert!(stopped.starts_with("front: stopped, operator"), "{stopped}");
+    shm.camring(&["rm", "front"]).with_code(0);
+    lines.find(|line| line.contains("removed by its operator")).unwrap();
+    let mut again = WriterProcess::start_with(&shm, "front", "0x0", "bgr");
+    until("the watcher on the new ring", || (listed(&shm, "front")["readers"] == 1).then_some(()));
+    again.order("size 64x48");
+    let first = lines.find(|line| line.contains("64x48 bgr")).unwrap();
+    assert!(seq(&first).unwrap() < 10, "{first}");
     signal(&watching, Signal::INT);
     assert!(watching.wait().unwrap().success());
 }
@@ -428,6 +465,11 @@ fn damaged_and_newer_rings_are_lines_with_their_error() {
             assert!(refused.errors.contains(part), "{command} {name}: {refused:?}");
         }
     }
+    // The header's checksum covers its configuration; the head is judged at every read.
+    put("headless", 0x200, 200);
+    assert!(listed(&shm, "headless")["error"].as_str().unwrap().contains("contradicts itself"));
+    let refused = shm.camring(&["watch", "headless"]).with_code(1);
+    assert!(refused.errors.contains("contradicts itself: the newest frame is in slot 200 of 8"), "{refused:?}");
     let stale = shm.camring(&["rm", "--stale"]).with_code(76);
     assert!(stale.errors.contains("checksum") && shm.anchor("damaged").exists(), "{stale:?}");
 }

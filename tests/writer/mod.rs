@@ -136,6 +136,11 @@ impl WriterProcess {
         writeln!(self.orders, "{order}").unwrap();
     }
 
+    /// Sends a signal.
+    pub fn signal(&self, which: rustix::process::Signal) {
+        signal(&self.child, which);
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
