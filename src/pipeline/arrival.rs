@@ -320,7 +320,7 @@ mod tests {
         let (counter, _) = counter(PictureStart::H264);
         // FU-A of an IDR slice: first fragment of the first slice, and a later one.
         let (first, later) = ([0x7c, 0x85, 0x88, 0x84], [0x7c, 0x05, 0x88, 0x84]);
-        let mut torn = |sequence, timestamp, payload| counter.is_torn(&Packet { sequence, timestamp, payload });
+        let torn = |sequence, timestamp, payload| counter.is_torn(&Packet { sequence, timestamp, payload });
         assert_eq!([torn(1, 10, first), torn(2, 10, later)], [false, false]);
         assert_eq!([torn(4, 10, later), torn(5, 10, later)], [true, true]);
         assert_eq!([torn(7, 20, first), torn(8, 20, later)], [false, false]);
