@@ -56,7 +56,7 @@ fn remove_anchor(shm: &ShmDir, anchors: PathBuf, ring: &RingName, anchor: &Path)
     let lock = WriterLock::take(&paths, ring.as_str(), Duration::ZERO).map_err(|error| match error {
         CreateError::Busy { pid, .. } => RemoveError::InUse { ring: ring.to_string(), pid },
         CreateError::Io { action, source } => RemoveError::Io { action, source },
-        error => RemoveError::io(error.to_string(), std::io::ErrorKind::PermissionDenied),
+        error => RemoveError::Refused(error),
     })?;
     let (fd, stat) = open_file(anchor, Access::ReadWrite)
         .map_err(|e| RemoveError::io(format!("open {} for removal", anchor.display()), e))?;
@@ -110,6 +110,8 @@ pub enum RemoveError {
         /// Its writer; 0 = not known.
         pid: u32,
     },
+    /// It belongs to another user.
+    Refused(CreateError),
     /// The system refused something.
     Io {
         /// What was tried, with the path.
@@ -133,6 +135,7 @@ impl std::fmt::Display for RemoveError {
             Self::InUse { ring, pid } => {
                 write!(f, "ring \"{ring}\" is in use by process {pid}; stop camring@{ring} first")
             }
+            Self::Refused(error) => error.fmt(f),
             Self::Io { action, source } => write!(f, "cannot {action}: {source}"),
         }
     }

@@ -375,10 +375,11 @@ impl Ring {
         let fresh_by_clock = (0..HEARTBEAT_FRESH.as_nanos() as i64).contains(&own_age);
         let observed_moving = inner.heartbeat.1.is_some_and(|seen| now.duration_since(seen) < HEARTBEAT_FRESH);
         drop(inner);
-        match (attachment.writer_holds_alive(), fresh_by_clock || observed_moving) {
-            (true, true) => Liveness::Alive,
-            (true, false) => Liveness::Hung,
-            (false, _) => Liveness::Gone,
+        // Movement is the best evidence: it needs no clock in common, and a reader may squat on the alive byte.
+        match (observed_moving, attachment.writer_holds_alive(), fresh_by_clock) {
+            (true, ..) | (false, true, true) => Liveness::Alive,
+            (false, true, false) => Liveness::Hung,
+            (false, false, _) => Liveness::Gone,
         }
     }
 

@@ -329,6 +329,10 @@ impl Writer {
         meta.publish_mono_ns = mono_ns();
         meta.publish_real_ns = real_ns();
         meta.boot_minus_mono_ns = boot_minus_mono_ns();
+        if meta.arrival_mono_ns == 0 {
+            // A picture that never travelled is as old as its publication.
+            (meta.arrival_mono_ns, meta.arrival_real_ns) = (meta.publish_mono_ns, meta.publish_real_ns);
+        }
     }
 
     /// Gives the new generation the names and ends the old one.
