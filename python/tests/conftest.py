@@ -1,0 +1,46 @@
+"""A memory mount of its own for every test, and writers that end with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from writer import Writer
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def synthetic() -> Path:
+    found = os.environ.get("CAMRING_SYNTHETIC") or ROOT / "target/release/examples/synthetic"
+    program = Path(found)
+    assert program.exists(), f"no {program}; cargo build --release -p camring-ring --example synthetic"
+    return program
+
+
+@pytest.fixture
+def shm_dir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="camring-pytest-", dir="/dev/shm"))
+    # As /dev/shm itself: other users may look, and add what is theirs.
+    folder.chmod(0o1777)
+    monkeypatch.setenv("CAMRING_SHM_DIR", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def writer(synthetic: Path, shm_dir: Path) -> Iterator[Callable[..., Writer]]:
+    """Starts writers; ends those that are left."""
+    writers: list[Writer] = []
+
+    def start(ring: str = "front", *options: str) -> Writer:
+        writers.append(Writer(synthetic, ring, shm_dir, *options))
+        return writers[-1]
+
+    yield start
+    for left in writers:
+        left.end()
