@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from typing import Any, Literal, Self, final
 
 from numpy.typing import NDArray
-from typing_extensions import Buffer
+from typing_extensions import Buffer, disjoint_base
 
 from camring._words import Color, Reason, State
+
+__all__ = ["Frame", "Pixels", "Ring", "RingInfo", "Stats", "_attach_again", "_words", "attach", "rings"]
 
 def attach(
     name: str,
@@ -28,6 +30,14 @@ def attach(
 def rings(*, shm_dir: str | os.PathLike[str] | None = None) -> list[RingInfo]:
     """The rings on this machine, by name; those that this process may not read carry an `error`."""
 
+def _attach_again(
+    name: str, timeout: float | None, shm_dir: str | os.PathLike[str], owner: int | Literal["any"] | None
+) -> Ring:
+    """What a pickled ring becomes."""
+
+def _words() -> dict[str, list[str]]:
+    """Every word of the layout, by kind; the package's enums are tested against it."""
+
 @final
 class Ring:
     """A handle on one camera's ring of frames, made by `camring.attach`.
@@ -36,7 +46,7 @@ class Ring:
     one attaches again by name. Everything but `name`, `close` and `closed` raises ValueError once it is closed.
     """
 
-    def latest(self, *, max_age: float | None = None, out: Buffer | None = None) -> Frame:
+    def latest(self, *, max_age: float | None = None, out: Buffer | NDArray[Any] | None = None) -> Frame:
         """The newest frame, again when there is no newer one; waits for nothing.
 
         max_age: refuse a frame older than so many seconds (StaleFrame). out: a writable, contiguous buffer of the
@@ -108,6 +118,7 @@ class Ring:
     def closed(self) -> bool:
         """Whether it was closed."""
 
+@disjoint_base
 class Pixels:
     """The pixels of one frame, as the buffer protocol shows them: the base class of `Frame`."""
 

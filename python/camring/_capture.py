@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Picture = NDArray[np.uint8]
+    _Picture = NDArray[np.uint8]
 
 # OpenCV's numbers of the properties that mean something here.
 _POS_MSEC = 0
@@ -81,7 +81,7 @@ class VideoCapture:
                 self._lent = False
                 return True
 
-    def retrieve(self, image: Picture | None = None, flag: int = 0) -> tuple[bool, Picture | None]:
+    def retrieve(self, image: _Picture | None = None, flag: int = 0) -> tuple[bool, _Picture | None]:
         """The picture that `grab` found: the caller's own, or `image` filled with it; `flag` is without effect."""
         if self._frame is None:
             return False, None
@@ -95,7 +95,7 @@ class VideoCapture:
         self._lent = True
         return True, picture
 
-    def read(self, image: Picture | None = None) -> tuple[bool, Picture | None]:
+    def read(self, image: _Picture | None = None) -> tuple[bool, _Picture | None]:
         """Waits for a frame newer than the last one and returns it; never the same one twice."""
         if not self.grab():
             return False, None
@@ -157,7 +157,7 @@ class VideoCapture:
         return self._ring is not None
 
 
-def _bgr(frame: Frame, name: str) -> Picture:
+def _bgr(frame: Frame, name: str) -> _Picture:
     """The frame as OpenCV would give it."""
     picture: NDArray[Any] = frame.numpy()
     match frame.format:

@@ -32,5 +32,7 @@ mod _camring {
     #[pymodule_export]
     use crate::ring::{_attach_again, Ring, attach};
     #[pymodule_export]
+    use crate::view::Pixels;
+    #[pymodule_export]
     use crate::words::all;
 }

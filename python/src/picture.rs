@@ -82,13 +82,8 @@ impl Picture {
                 let [s0, s1, s2, _] = geometry.plane_strides;
                 let plane = isize::try_from(green - red).ok()?;
                 let regular = blue - green == green - red && s0 == s1 && s1 == s2;
-                let picture = Self {
-                    item: Item::F32,
-                    offset,
-                    ndim: 3,
-                    shape: [3, height, width],
-                    strides: [plane, stride, 4],
-                };
+                let picture =
+                    Self { item: Item::F32, offset, ndim: 3, shape: [3, height, width], strides: [plane, stride, 4] };
                 regular.then_some(picture)
             }
             _ => None,

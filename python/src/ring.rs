@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use camring_ring::clock::mono_ns;
 use camring_ring::{AttachOptions, FrameMeta, Liveness, OwnerPolicy, ReadError, State, age_ns};
 use pyo3::prelude::*;
-use pyo3::types::{PyTuple};
+use pyo3::types::PyTuple;
 
 use crate::errors::{buffer_mismatch, read_error, waited};
 use crate::frame::Frame;
@@ -76,7 +76,8 @@ impl Ring {
         Err(buffer_mismatch(
             py,
             format!(
-                "out has the shape {:?} of \"{}\" but the frames of ring \"{}\" are {:?} of {}; make an array like that",
+                "out has the shape {:?} of \"{}\" but the frames of ring \"{}\" are {:?} of {}; \
+                 make an array like that",
                 out.shape(),
                 out.format(),
                 self.handle.name,

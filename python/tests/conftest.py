@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from writer import Writer
+from writer import DEADLINE, Writer
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def bounded() -> Iterator[None]:
+    """Ends a test that waits for ever."""
+
+    def give_up(_signal: int, _frame: object) -> None:
+        raise TimeoutError(f"the test took more than {DEADLINE * 3:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(int(DEADLINE * 3))
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture(scope="session")

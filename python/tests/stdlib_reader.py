@@ -1,11 +1,13 @@
 """The newest frame of a ring with the standard library alone, after docs/segment.md; for any Python 3."""
 
+from __future__ import annotations
+
 import mmap
 import os
 import struct
 
 
-def latest(path):
+def latest(path: str | os.PathLike[str]) -> tuple[int, int, int, int, bytes] | None:
     """(seq, width, height, stride, pixels) of the newest frame, or None while there is none."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:

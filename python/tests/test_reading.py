@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def test_pixels_shape_and_metadata_are_those_that_were_written(writer: StartWrit
     assert (frame.width, frame.height, frame.stride, frame.format) == (854, 405, 854 * 3, "bgr")
     assert (frame.shape, frame.nbytes, frame.planes) == ((405, 854, 3), 854 * 405 * 3, ((0, 854 * 3),))
     picture = np.asarray(frame)
-    assert (picture.shape, picture.dtype) == ((405, 854, 3), np.uint8)
+    assert picture.shape == (405, 854, 3) and picture.dtype == np.uint8
     assert picture.tobytes() == payload_of(7, frame.nbytes)
     assert bytes(frame) == picture.tobytes()
     assert picture[3, 5, 1] == byte_of(7, 3 * 854 * 3 + 5 * 3 + 1)
@@ -73,7 +74,7 @@ def test_every_kind_of_buffer_request_is_answered(writer: StartWriter) -> None:
     assert (view.strides, view.readonly, view.c_contiguous, view.nbytes) == ((192, 3, 1), False, True, 9216)
     assert view[47, 63, 2] == byte_of(1, 9215)
     plain = bytearray(9216)
-    plain[:] = view.obj
+    plain[:] = bytes(view)
     assert plain == payload_of(1, 9216)
 
 
@@ -197,10 +198,13 @@ def test_a_callers_buffer_takes_the_frame(writer: StartWriter) -> None:
 def test_a_buffer_that_cannot_take_the_frame_is_refused_in_words(writer: StartWriter) -> None:
     writer("front", "--size", "64x48", "--frames", "1").wait()
     ring = camring.attach("front")
-    wrong = [
+    wrong: list[tuple[Any, str]] = [
         (bytearray(10), "the buffer has 10 bytes but the frame needs 9216; pass an `out` of exactly that size"),
         (bytes(9216), "out is read-only; pass a bytearray or a writable, contiguous array"),
-        (np.zeros((48, 128, 3), np.uint8)[:, ::2], "out is not contiguous; pass a bytearray or a writable, contiguous array"),
+        (
+            np.zeros((48, 128, 3), np.uint8)[:, ::2],
+            "out is not contiguous; pass a bytearray or a writable, contiguous array",
+        ),
         (
             np.zeros((64, 48, 3), np.uint8),
             'out has the shape [64, 48, 3] of "B" but the frames of ring "front" are [48, 64, 3] of uint8; '
@@ -225,7 +229,9 @@ def test_the_reader_in_the_standard_library_agrees(writer: StartWriter, shm_dir:
     ring = camring.attach("front")
     ring.next(timeout=DEADLINE)
     for _ in range(50):
-        seq, width, height, stride, pixels = stdlib_reader.latest(shm_dir / "camring.front")
+        found = stdlib_reader.latest(shm_dir / "camring.front")
+        assert found is not None
+        seq, width, height, stride, pixels = found
         assert (width, height, stride) == (405, 31, 1215)
         assert pixels == payload_of(seq, 405 * 31 * 3)
     running.stop()
@@ -277,10 +283,11 @@ def test_several_threads_share_one_ring(writer: StartWriter) -> None:
 
 
 def test_the_enums_hold_every_word_of_the_layout() -> None:
-    words = _camring._words()  # type: ignore[attr-defined]
+    words = _camring._words()
     assert [str(state) for state in camring.State] == words["state"]
     assert [str(reason) for reason in camring.Reason] == words["reason"]
-    assert camring.State("live") is camring.State.LIVE and camring.State.LIVE == "live"
+    assert camring.State("live") is camring.State.LIVE
+    assert (str(camring.State.LIVE), camring.State.LIVE.value) == ("live", "live")
     assert camring.State("77") == "77" and camring.State("77").name == "UNKNOWN_77"
     with pytest.raises(ValueError):
         camring.State("alive")

@@ -13,9 +13,10 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from writer import DEADLINE, Writer, eventually, payload_of
+from writer import DEADLINE, Writer, eventually, payload_of, read_in_child
 
 import camring
 
@@ -24,7 +25,8 @@ StartWriter = Callable[..., Writer]
 
 def test_the_same_object_reads_on_after_kill_9_and_restart(writer: StartWriter) -> None:
     ring = None
-    last, epochs = 0, []
+    last = 0
+    epochs: list[int] = []
     for _ in range(3):
         running = writer("front", "--fps", "200")
         ring = ring or camring.attach("front")
@@ -37,6 +39,7 @@ def test_the_same_object_reads_on_after_kill_9_and_restart(writer: StartWriter) 
                 epochs.append(frame.writer_epoch)
                 assert frame.after_restart == (frame.writer_epoch > 1) or frame.skipped > 0
         generation = ring.generation
+        eventually(lambda: ring.state == "live", "the writer says that it is live")
         running.kill()
         assert ring.latest().seq >= last, "the last frame stays readable"
         assert not ring.writer_alive and ring.state == "live"
@@ -50,7 +53,9 @@ def test_the_same_object_reads_on_after_kill_9_and_restart(writer: StartWriter) 
 def test_a_larger_picture_is_followed(writer: StartWriter) -> None:
     writer("front", "--size", "64x48,640x360", "--per-size", "20", "--fps", "200")
     ring = camring.attach("front")
-    shapes, generations, last = set(), set(), 0
+    shapes: set[tuple[int, ...]] = set()
+    generations: set[str] = set()
+    last = 0
     while len(shapes) < 2 or len(generations) < 2:
         frame = ring.next(timeout=DEADLINE)
         assert frame.seq > last and bytes(frame) == payload_of(frame.seq, frame.nbytes)
@@ -113,22 +118,19 @@ def test_a_pickled_ring_attaches_again(writer: StartWriter, shm_dir: Path, monke
         pickle.dumps(ring)
 
 
-def read_in_child(ring: camring.Ring, answer: multiprocessing.SimpleQueue[object]) -> None:
-    frame = ring.next(timeout=DEADLINE)
-    readers = ring.info().readers
-    answer.put((bytes(frame) == payload_of(frame.seq, frame.nbytes), os.getpid() in readers, ring.name))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_ring_works_in_a_child_process_and_the_parent_reads_on(writer: StartWriter, method: str, shm_dir: Path) -> None:
+def test_a_ring_works_in_a_child_process_and_the_parent_reads_on(
+    writer: StartWriter, method: str, shm_dir: Path
+) -> None:
     writer("front", "--fps", "100")
     ring = camring.attach("front")
     ring.next(timeout=DEADLINE)
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     answer = context.SimpleQueue()
     child = context.Process(target=read_in_child, args=(ring, answer))
     child.start()
-    eventually(lambda: not answer.empty() or child.exitcode is not None, "the child answers")
+    eventually(lambda: not answer.empty() or child.exitcode is not None, "the child answers or ends")
+    assert not answer.empty(), f"the child ended with {child.exitcode} and no answer"
     assert answer.get() == (True, True, "front")
     child.join(DEADLINE)
     assert child.exitcode == 0
@@ -176,7 +178,7 @@ def test_other_threads_run_during_a_wait(writer: StartWriter) -> None:
         # Each step gives the interpreter lock away and takes it again.
         time.sleep(0.001)
         steps += 1
-    assert steps > 50, "a wait that kept the lock would let one step pass per slice of 200 ms"
+    assert steps > 20, "a wait that kept the lock would let one step pass per slice of 200 ms"
 
 
 def test_a_wait_ends_when_another_thread_closes_the_ring(writer: StartWriter) -> None:

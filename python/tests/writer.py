@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import camring
 
 DEADLINE = 20.0
 """Longest time that anything here may take, seconds."""
@@ -61,3 +65,10 @@ class Writer:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def read_in_child(ring: camring.Ring, answer: multiprocessing.SimpleQueue[object]) -> None:
+    """Runs in a child process; here, because a spawned one imports its module by name."""
+    frame = ring.next(timeout=DEADLINE)
+    readers = ring.info().readers
+    answer.put((bytes(frame) == payload_of(frame.seq, frame.nbytes), os.getpid() in readers, ring.name))
