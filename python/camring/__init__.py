@@ -10,7 +10,7 @@ to such rings by name and reads the newest frame: no queue, no pickling, no gap 
             picture = frame.numpy()
 """
 
-from camring._camring import Frame, Ring, RingInfo, Stats, attach, rings
+from camring._camring import Frame, Ring, RingInfo, Stats, __version__, attach, rings
 from camring._capture import VideoCapture
 from camring._errors import (
     BufferMismatch,
@@ -47,6 +47,7 @@ __all__ = [
     "SystemRefused",
     "Timeout",
     "VideoCapture",
+    "__version__",
     "attach",
     "rings",
 ]

@@ -9,7 +9,10 @@ from typing_extensions import Buffer, disjoint_base
 
 from camring._words import Color, Reason, State
 
-__all__ = ["Frame", "Pixels", "Ring", "RingInfo", "Stats", "_attach_again", "_words", "attach", "rings"]
+__all__ = ["Frame", "Pixels", "Ring", "RingInfo", "Stats", "__version__", "_attach_again", "_words", "attach", "rings"]
+
+__version__: str
+"""Version of the package."""
 
 def attach(
     name: str,

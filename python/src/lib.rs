@@ -35,4 +35,8 @@ mod _camring {
     use crate::view::Pixels;
     #[pymodule_export]
     use crate::words::all;
+
+    #[allow(non_upper_case_globals)]
+    #[pymodule_export]
+    const __version__: &str = env!("CARGO_PKG_VERSION");
 }

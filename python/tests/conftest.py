@@ -16,8 +16,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
-def bounded() -> Iterator[None]:
-    """Ends a test that waits for ever."""
+def bounded(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Ends a test that waits for ever; those that run the type checker bound themselves."""
+    if request.module.__name__.endswith("test_types"):
+        yield
+        return
 
     def give_up(_signal: int, _frame: object) -> None:
         raise TimeoutError(f"the test took more than {DEADLINE * 3:.0f} s")
@@ -31,8 +34,8 @@ def bounded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def synthetic() -> Path:
-    found = os.environ.get("CAMRING_SYNTHETIC") or ROOT / "target/release/examples/synthetic"
-    program = Path(found)
+    target = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target")
+    program = target / "release/examples/synthetic"
     assert program.exists(), f"no {program}; cargo build --release -p camring-ring --example synthetic"
     return program
 

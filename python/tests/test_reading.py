@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import stdlib_reader
 from writer import DEADLINE, Writer, byte_of, eventually, payload_of
 
 import camring
@@ -224,19 +223,31 @@ def test_a_buffer_that_cannot_take_the_frame_is_refused_in_words(writer: StartWr
         ring.latest(out=7)  # type: ignore[arg-type]
 
 
+def documented_reader() -> Any:
+    """The class that docs/segment.md prints: the standard library alone."""
+    document = (Path(__file__).resolve().parents[2] / "docs/segment.md").read_text()
+    _, _, chapter = document.partition("## 13. A complete reader in Python")
+    _, _, rest = chapter.partition("```python\n")
+    program, fence, _ = rest.partition("\n```")
+    assert fence, "docs/segment.md has no program in chapter 13"
+    names: dict[str, Any] = {}
+    exec(program, names)
+    return names["Ring"]
+
+
 def test_the_reader_in_the_standard_library_agrees(writer: StartWriter, shm_dir: Path) -> None:
     running = writer("front", "--size", "405x31", "--fps", "200")
     ring = camring.attach("front")
     ring.next(timeout=DEADLINE)
+    plain = documented_reader()("front", str(shm_dir))
     for _ in range(50):
-        found = stdlib_reader.latest(shm_dir / "camring.front")
-        assert found is not None
-        seq, width, height, stride, pixels = found
-        assert (width, height, stride) == (405, 31, 1215)
-        assert pixels == payload_of(seq, 405 * 31 * 3)
+        found = plain.latest()
+        assert (found.width, found.height, found.stride) == (405, 31, 1215)
+        assert found.pixels == payload_of(found.seq, 405 * 31 * 3)
     running.stop()
-    frame = ring.latest()
-    assert stdlib_reader.latest(shm_dir / "camring.front") == (frame.seq, 405, 31, 1215, bytes(frame))
+    frame, found = ring.latest(), plain.latest()
+    assert (found.seq, found.flags, found.pixels) == (frame.seq, frame.flag_bits, bytes(frame))
+    assert (frame.width, frame.height, frame.stride) == (found.width, found.height, found.stride)
 
 
 def test_rings_lists_what_is_there_and_what_cannot_be_read(writer: StartWriter, shm_dir: Path) -> None:
