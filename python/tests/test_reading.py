@@ -289,8 +289,9 @@ def test_several_threads_share_one_ring(writer: StartWriter) -> None:
         assert not thread.is_alive()
     for numbers in seen:
         assert numbers == sorted(set(numbers)), "no thread gets a frame twice"
-    together = set().union(*seen)
-    assert len(together) == ring.stats().frames and max(together) == 200
+    together = sorted(number for numbers in seen for number in numbers)
+    assert together == sorted(set(together)), "no frame goes to two threads"
+    assert len(together) == ring.stats().frames and together[-1] == 200
 
 
 def test_the_enums_hold_every_word_of_the_layout() -> None:

@@ -414,7 +414,7 @@ impl fmt::Display for ReadError {
                  set more slots or read faster"
             ),
             Self::BufferSize { found, expected } => {
-                write!(f, "the buffer has {found} bytes but the frame needs {expected}")
+                write!(f, "the buffer has {found} bytes but the frame needs {expected}; make it that size")
             }
             Self::UnknownFormat { ring, format } => {
                 write!(f, "ring \"{ring}\" holds frames of the unknown format {format}; upgrade this reader")

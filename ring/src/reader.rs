@@ -91,6 +91,13 @@ struct Inner {
     removed: bool,
 }
 
+/// Whether a read returned its frame for the first time on this handle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Account {
+    New,
+    Known,
+}
+
 impl Ring {
     /// Attaches to a camera (`front`), an output (`front.small`) or a segment (`camring.front`).
     ///
@@ -140,6 +147,10 @@ impl Ring {
     /// [`ReadError::NoFrame`] until the first frame is published; [`ReadError::Overrun`] when every attempt was
     /// overtaken; [`ReadError::UnknownFormat`] and [`ReadError::Corrupt`].
     pub fn latest(&self, buffer: &mut Vec<u8>) -> Result<Frame, ReadError> {
+        self.read_into(buffer).map(|(frame, _)| frame)
+    }
+
+    fn read_into(&self, buffer: &mut Vec<u8>) -> Result<(Frame, Account), ReadError> {
         self.read(|segment, offset, len| {
             slot::resize(buffer, usize::try_from(len).unwrap_or(0));
             slot::copy_payload(&segment.map, offset, buffer);
@@ -160,6 +171,7 @@ impl Ring {
             slot::copy_payload(&segment.map, offset, buffer);
             Ok(())
         })
+        .map(|(frame, _)| frame)
     }
 
     /// Describes the newest frame without copying its pixels.
@@ -186,14 +198,13 @@ impl Ring {
         let started = Instant::now();
         let deadline = timeout.map(|timeout| started + timeout);
         loop {
-            let before = self.lock().stats.frames;
             if !self.wait_newer(self.last_seq(), deadline) {
                 return Err(self.timed_out(started));
             }
-            match self.latest(buffer) {
-                // Counted as returned for the first time: not one that another thread of this handle took meanwhile.
-                Ok(frame) if self.lock().stats.frames != before => return Ok(frame),
-                Ok(_) | Err(ReadError::NoFrame { .. }) => {}
+            match self.read_into(buffer) {
+                Ok((frame, Account::New)) => return Ok(frame),
+                // Another thread of this handle took it, or the generation changed in between.
+                Ok((_, Account::Known)) | Err(ReadError::NoFrame { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -221,10 +232,20 @@ impl Ring {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return false;
             }
-            let polling = head::load_u32(map, at::WAKE_MODE) == 1 || head::load_retired(map) != Retired::No;
-            let slice = self.lock().slice.next(deadline, polling);
+            let slice = self.next_sleep(map, deadline);
             let woken = wait::sleep(map, seen, slice);
             self.learn(&attachment, woken, seen);
+        }
+    }
+
+    /// How long to sleep at most before looking again.
+    fn next_sleep(&self, map: &impl crate::sync::Region, deadline: Option<Instant>) -> Duration {
+        let inner = self.lock();
+        let slice = inner.slice.next(deadline, head::load_u32(map, at::WAKE_MODE) == 1);
+        match head::load_retired(map) {
+            Retired::No => slice,
+            // Nobody wakes the readers of a retired generation: look when following is due again.
+            _ => slice.min(inner.next_follow.saturating_duration_since(Instant::now()).max(FOLLOW_FIRST)),
         }
     }
 
@@ -296,7 +317,10 @@ impl Ring {
     }
 
     /// Describes and copies the newest frame until the writer lets a copy pass; `copy` gets segment, offset, length.
-    fn read(&self, mut copy: impl FnMut(&Segment, u64, u64) -> Result<(), ReadError>) -> Result<Frame, ReadError> {
+    fn read(
+        &self,
+        mut copy: impl FnMut(&Segment, u64, u64) -> Result<(), ReadError>,
+    ) -> Result<(Frame, Account), ReadError> {
         let attachment = self.current();
         let Segment { map, layout, .. } = &attachment.segment;
         for attempt in 0..ATTEMPTS {
@@ -334,7 +358,7 @@ impl Ring {
         Ok(Some((head, stamp, meta)))
     }
 
-    fn account(&self, meta: FrameMeta, generation: Generation, attempt: u32) -> Frame {
+    fn account(&self, meta: FrameMeta, generation: Generation, attempt: u32) -> (Frame, Account) {
         let mut inner = self.lock();
         inner.stats.retries += u64::from(attempt);
         let new = meta.seq.0.saturating_sub(inner.last);
@@ -344,7 +368,8 @@ impl Ring {
             inner.stats.skipped += skipped;
             inner.last = meta.seq.0;
         }
-        Frame { meta, skipped, generation }
+        let account = if new > 0 { Account::New } else { Account::Known };
+        (Frame { meta, skipped, generation }, account)
     }
 
     /// What the header says now.
@@ -451,10 +476,10 @@ impl Ring {
 /// Age of a frame now, ns: how long ago its last packet arrived, time suspended included.
 #[must_use]
 pub fn age_ns(meta: &FrameMeta) -> i64 {
-    let suspended = crate::clock::boot_minus_mono_ns() - meta.boot_minus_mono_ns;
+    let suspended = crate::clock::boot_minus_mono_ns().saturating_sub(meta.boot_minus_mono_ns);
     // A machine that was not suspended shows a few ns of jitter between the two clocks.
-    let suspended = if suspended.abs() < 1_000_000 { 0 } else { suspended };
-    mono_ns() - meta.arrival_mono_ns + suspended
+    let suspended = if suspended.unsigned_abs() < 1_000_000 { 0 } else { suspended };
+    mono_ns().saturating_sub(meta.arrival_mono_ns).saturating_add(suspended)
 }
 
 impl Ring {

@@ -333,7 +333,7 @@ fn a_buffer_of_the_wrong_size_is_refused_with_both_sizes() {
     publish(&mut writer, 64, 48, 1);
     let ring = Ring::attach("cam", shm.attach_options()).unwrap();
     let error = ring.latest_into(&mut [0; 10]).unwrap_err();
-    assert_eq!(error.to_string(), "the buffer has 10 bytes but the frame needs 9216");
+    assert_eq!(error.to_string(), "the buffer has 10 bytes but the frame needs 9216; make it that size");
     let mut right = vec![0; 9216];
     assert_eq!(ring.latest_into(&mut right).unwrap().meta.seq.0, 1);
     assert_eq!(right, vec![1; 9216]);
@@ -353,4 +353,40 @@ fn a_formatted_file_is_read_like_any_ring() {
     assert_eq!(read(&ring), (1, 6));
     assert_eq!(ring.layout().lease_policy, 2);
     assert!(matches!(writer.claim(1 << 30), Err(ClaimError::TooLarge { .. })));
+}
+
+#[test]
+fn threads_that_share_a_handle_share_its_frames() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut pixels = Vec::new();
+                    std::iter::from_fn(|| ring.next(&mut pixels, Some(Duration::from_millis(500))).ok()).count() as u64
+                })
+            })
+            .collect();
+        for value in 0..200u8 {
+            publish(&mut writer, 64, 48, value);
+            std::thread::yield_now();
+        }
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    let stats = ring.stats();
+    assert_eq!(counts.iter().sum::<u64>(), stats.frames, "a frame was returned to two threads: {counts:?}");
+    assert_eq!(ring.last_seq().0, 200);
+}
+
+#[test]
+fn times_that_no_clock_can_show_do_not_stop_a_reader() {
+    let mut meta = camring_ring::FrameMeta::new(Geometry::packed(4, 4, PixelFormat::Bgr).unwrap());
+    for arrival in [i64::MIN, -1, 0, i64::MAX] {
+        for suspended in [i64::MIN, 0, i64::MAX] {
+            (meta.arrival_mono_ns, meta.boot_minus_mono_ns) = (arrival, suspended);
+            let _ = camring_ring::age_ns(&meta);
+        }
+    }
 }
