@@ -675,15 +675,16 @@ fn on_packets(pad: &gst::Pad, change: impl Fn(u64, &mut [u8]) -> bool + Send + S
                         writable.add(buffer);
                     }
                 }
+                let any = !kept.is_empty();
                 changed = Some(kept);
-                true
+                any
             }
             _ => true,
         };
         if let Some(kept) = changed {
             info.data = Some(gst::PadProbeData::BufferList(kept));
         }
-        if pass { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        if pass { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });
 }
 
@@ -746,7 +747,7 @@ fn what_is_not_marked_under_loss_is_what_a_perfect_network_would_have_delivered(
         ),
     ] {
         let path = folder.path().join(codec);
-        write_file(&path, "videotestsrc num-buffers=150 pattern=snow", "640,height=360,framerate=25/1", encoder);
+        write_file(&path, "videotestsrc num-buffers=200 pattern=snow", "640,height=360,framerate=25/1", encoder);
         let launch = format!(
             "filesrc location={} ! qtdemux ! {codec}parse ! rtp{codec}pay name=pay0 mtu=600 config-interval=1",
             path.display()
@@ -756,7 +757,7 @@ fn what_is_not_marked_under_loss_is_what_a_perfect_network_would_have_delivered(
             let random = random.clone();
             Server::configured(&launch, None, None, move |pad| {
                 let random = Mutex::new(random.lock().expect("not poisoned").fork());
-                on_packets(pad, move |number, _| number < 100 || random.lock().expect("not poisoned").u32(..200) > 0);
+                on_packets(pad, move |number, _| number < 400 || random.lock().expect("not poisoned").u32(..200) > 0);
             })
         };
         let servers = [lossy(), lossy(), Server::new(&launch)];

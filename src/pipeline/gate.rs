@@ -230,7 +230,9 @@ pub(super) fn guard(decoder_sink: &gst::Pad, on_corrupt: OnCorrupt, keyframe_wai
             }
             _ => true,
         };
-        if pass { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        // Handled means that we free it. After Drop, GStreamer would free it too, and these bindings have taken it away
+        // by then: one complaint on standard error for each.
+        if pass { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });
 }
 
