@@ -1,9 +1,10 @@
 //! When packets arrive: fixed tables from a picture's PTS to what was known of it upstream, and the clocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use atomic_refcell::AtomicRefCell;
 use gst::prelude::*;
 
 use super::report::Reporter;
@@ -126,6 +127,8 @@ impl Arrivals {
 struct Packet {
     sequence: u16,
     timestamp: u32,
+    /// The last packet of its picture, or of a slice.
+    marker: bool,
     /// The first bytes of the payload; zeros where it is shorter or behind an unusually long header.
     payload: [u8; 4],
 }
@@ -150,6 +153,7 @@ impl Packet {
         Some(Self {
             sequence: u16::from_be_bytes([bytes[2], bytes[3]]),
             timestamp: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            marker: bytes[1] & 0x80 != 0,
             payload: payload.copied().unwrap_or([0; 4]),
         })
     }
@@ -190,20 +194,60 @@ impl PictureStart {
     }
 }
 
+/// A step in sequence numbers above this is a new stream, not a loss.
+const LARGEST_GAP: u16 = 3000;
+
+/// The order of packets: what is missing, and which pictures it was missing from.
+struct Order {
+    start: PictureStart,
+    last: Option<Last>,
+}
+
+/// The newest packet.
+struct Last {
+    sequence: u16,
+    marker: bool,
+    pts: u64,
+    arrival: Arrival,
+}
+
+/// What a packet tells.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct News {
+    /// Packets missing before it.
+    lost: u16,
+    /// The picture before is torn: its end is missing.
+    before: Option<(u64, Arrival)>,
+    torn: bool,
+}
+
+impl Order {
+    /// Takes the next packet, which arrived as `arrival` says but for `torn`.
+    fn next(&mut self, packet: &Packet, pts: u64, mut arrival: Arrival) -> News {
+        let mut news = News::default();
+        if let Some(last) = &self.last {
+            let gap = packet.sequence.wrapping_sub(last.sequence.wrapping_add(1));
+            news.lost = if gap <= LARGEST_GAP { gap } else { 0 };
+            let same = last.arrival.rtp_timestamp == packet.timestamp;
+            news.torn = same && last.arrival.torn || gap != 0 && (same || !self.start.is_start(packet.payload));
+            let end_is_missing = gap != 0 && !same && !last.marker && self.start != PictureStart::Any;
+            news.before = end_is_missing.then_some((last.pts, Arrival { torn: true, ..last.arrival }));
+        }
+        arrival.torn = news.torn;
+        self.last = Some(Last { sequence: packet.sequence, marker: packet.marker, pts, arrival });
+        news
+    }
+}
+
 /// Counts the packets in front of the depayloader, which the jitter buffer has put in order.
 pub(super) struct PacketCounter {
     arrivals: Arc<Arrivals>,
     progress: Arc<Progress>,
     reporter: Arc<Reporter>,
-    start: PictureStart,
-    /// Next expected sequence number, plus 1; 0 = not known yet. Only the streaming thread touches it.
-    expected: AtomicU64,
-    /// RTP time of a torn picture, plus 1; 0 = none. Only the streaming thread touches it.
-    torn: AtomicU64,
+    begun: AtomicBool,
+    /// Only the streaming thread touches it: never contended.
+    order: AtomicRefCell<Order>,
 }
-
-/// A step in sequence numbers above this is a new stream, not a loss.
-const LARGEST_GAP: u16 = 3000;
 
 impl PacketCounter {
     pub(super) fn new(
@@ -212,7 +256,8 @@ impl PacketCounter {
         reporter: Arc<Reporter>,
         start: PictureStart,
     ) -> Self {
-        Self { arrivals, progress, reporter, start, expected: AtomicU64::new(0), torn: AtomicU64::new(0) }
+        let order = AtomicRefCell::new(Order { start, last: None });
+        Self { arrivals, progress, reporter, begun: AtomicBool::new(false), order }
     }
 
     /// Counts every packet that passes `pad`.
@@ -231,31 +276,20 @@ impl PacketCounter {
     }
 
     fn count(&self, buffer: &gst::BufferRef, mono_ns: i64, real_ns: i64) {
-        if self.progress.packets.fetch_add(1, Ordering::Relaxed) == 0 {
+        self.progress.packets.fetch_add(1, Ordering::Relaxed);
+        if !self.begun.swap(true, Ordering::Relaxed) {
             self.reporter.event(SourceEvent::FirstPacket);
         }
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let Some(packet) = Packet::of(buffer) else { return };
-        let torn = self.is_torn(&packet);
-        if let Some(pts) = buffer.pts() {
-            let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn };
-            self.arrivals.put(pts.nseconds(), arrival);
+        let (Some(packet), Some(pts)) = (Packet::of(buffer), buffer.pts()) else { return };
+        let Ok(mut order) = self.order.try_borrow_mut() else { return };
+        let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false };
+        let news = order.next(&packet, pts.nseconds(), arrival);
+        self.progress.packets_lost.fetch_add(u64::from(news.lost), Ordering::Relaxed);
+        if let Some((pts, torn)) = news.before {
+            self.arrivals.put(pts, torn);
         }
-    }
-
-    /// Counts the packets missing before this one; true when the picture it belongs to lacks some.
-    fn is_torn(&self, packet: &Packet) -> bool {
-        let picture = u64::from(packet.timestamp) + 1;
-        let expected = self.expected.load(Ordering::Relaxed);
-        self.expected.store(u64::from(packet.sequence.wrapping_add(1)) + 1, Ordering::Relaxed);
-        let gap = if expected == 0 { 0 } else { packet.sequence.wrapping_sub((expected - 1) as u16) };
-        if (1..=LARGEST_GAP).contains(&gap) {
-            self.progress.packets_lost.fetch_add(u64::from(gap), Ordering::Relaxed);
-        }
-        if gap != 0 && !self.start.is_start(packet.payload) {
-            self.torn.store(picture, Ordering::Relaxed);
-        }
-        self.torn.load(Ordering::Relaxed) == picture
+        self.arrivals.put(pts.nseconds(), Arrival { torn: news.torn, ..arrival });
     }
 }
 
@@ -299,32 +333,48 @@ mod tests {
         });
     }
 
-    fn counter(start: PictureStart) -> (PacketCounter, Arc<Progress>) {
-        let (events, _receiver) = crossbeam_channel::bounded(4);
-        let progress = Arc::new(Progress::default());
-        let reporter = Arc::new(Reporter::new(events, vec![]));
-        (PacketCounter::new(Arc::new(Arrivals::new()), progress.clone(), reporter, start), progress)
+    fn packet(sequence: u16, timestamp: u32, marker: bool, payload: [u8; 4]) -> Packet {
+        Packet { sequence, timestamp, marker, payload }
+    }
+
+    /// Feeds packets whose PTS is their RTP time; what each of them told.
+    fn feed(start: PictureStart, packets: &[Packet]) -> Vec<News> {
+        let mut order = Order { start, last: None };
+        let arrival =
+            |packet: &Packet| Arrival { mono_ns: 0, real_ns: 0, rtp_timestamp: packet.timestamp, torn: false };
+        packets.iter().map(|packet| order.next(packet, u64::from(packet.timestamp), arrival(packet))).collect()
     }
 
     #[test]
     fn lost_packets_are_counted_across_the_wrap_and_restarts_are_not() {
-        let (counter, progress) = counter(PictureStart::Any);
-        for sequence in [65530, 65531, 65535, 0, 1, 40000, 40001] {
-            assert!(!counter.is_torn(&Packet { sequence, timestamp: 1, payload: [0; 4] }));
-        }
-        assert_eq!(progress.packets_lost.load(Ordering::Relaxed), 3);
+        let packets = [65530, 65531, 65535, 0, 1, 40000, 40001].map(|sequence| packet(sequence, 1, true, [0; 4]));
+        let lost: Vec<u16> = feed(PictureStart::H264, &packets).iter().map(|news| news.lost).collect();
+        assert_eq!(lost, [0, 0, 3, 0, 0, 0, 0]);
     }
 
     #[test]
-    fn a_gap_inside_a_picture_tears_it_and_one_before_its_first_slice_does_not() {
-        let (counter, _) = counter(PictureStart::H264);
+    fn a_gap_tears_exactly_the_pictures_it_lies_in() {
         // FU-A of an IDR slice: first fragment of the first slice, and a later one.
         let (first, later) = ([0x7c, 0x85, 0x88, 0x84], [0x7c, 0x05, 0x88, 0x84]);
-        let torn = |sequence, timestamp, payload| counter.is_torn(&Packet { sequence, timestamp, payload });
-        assert_eq!([torn(1, 10, first), torn(2, 10, later)], [false, false]);
-        assert_eq!([torn(4, 10, later), torn(5, 10, later)], [true, true]);
-        assert_eq!([torn(7, 20, first), torn(8, 20, later)], [false, false]);
-        assert_eq!([torn(10, 30, later), torn(11, 30, first), torn(12, 40, first)], [true, true, false]);
+        let check = |packets: &[Packet], torn: &[bool], before: Option<u64>| {
+            let news = feed(PictureStart::H264, packets);
+            assert_eq!(news.iter().map(|news| news.torn).collect::<Vec<_>>(), torn, "{packets:?}");
+            let found = news.iter().find_map(|news| news.before);
+            assert_eq!(found.map(|(pts, arrival)| (pts, arrival.torn)), before.map(|pts| (pts, true)), "{packets:?}");
+        };
+        let (begin, middle) = (packet(1, 10, false, first), packet(2, 10, false, later));
+        check(&[begin, middle, packet(3, 10, true, later)], &[false; 3], None);
+        check(&[begin, packet(3, 10, false, later), packet(4, 10, true, later)], &[false, true, true], None);
+        check(&[begin, packet(2, 10, true, later), packet(4, 20, false, first)], &[false; 3], None);
+        check(&[begin, middle, packet(4, 20, false, first)], &[false; 3], Some(10));
+        check(&[begin, packet(2, 10, true, later), packet(4, 20, false, later)], &[false, false, true], None);
+        check(&[begin, middle, packet(6, 20, false, later)], &[false, false, true], Some(10));
+    }
+
+    #[test]
+    fn codecs_whose_depayloader_drops_torn_pictures_are_left_to_it() {
+        let packets = [packet(1, 10, false, [0; 4]), packet(3, 20, false, [0; 4])];
+        assert_eq!(feed(PictureStart::Any, &packets)[1], News { lost: 1, ..News::default() });
     }
 
     #[test]
@@ -341,21 +391,21 @@ mod tests {
     #[test]
     fn rtp_headers_are_read_and_other_bytes_are_not() {
         gst::init().expect("GStreamer");
-        let packet = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
+        let read_from = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
         let plain = [0x80, 0xe0, 0x12, 0x34, 0, 1, 0, 2, 9, 9, 9, 9, 1, 2];
-        let read = Packet { sequence: 0x1234, timestamp: 65538, payload: [1, 2, 0, 0] };
-        assert_eq!(packet(&plain), Some(read));
+        let read = packet(0x1234, 65538, true, [1, 2, 0, 0]);
+        assert_eq!(read_from(&plain), Some(read));
         let mut with_source = plain.to_vec();
         with_source[0] = 0x81;
         with_source.splice(12..12, [7, 7, 7, 7]);
-        assert_eq!(packet(&with_source), Some(read));
+        assert_eq!(read_from(&with_source), Some(read));
         let mut with_extension = plain.to_vec();
         with_extension[0] = 0x90;
         with_extension.splice(12..12, [0xbe, 0xde, 0, 1, 7, 7, 7, 7]);
-        assert_eq!(packet(&with_extension), Some(read));
+        assert_eq!(read_from(&with_extension), Some(read));
         with_extension[14] = 0xff;
-        assert_eq!(packet(&with_extension), Some(Packet { payload: [0; 4], ..read }));
-        assert_eq!(packet(&[0x8f; 12]), Some(Packet { sequence: 0x8f8f, timestamp: 0x8f8f_8f8f, payload: [0; 4] }));
-        assert_eq!((packet(&[0x80, 0, 0]), packet(&[0; 12]), packet(&[])), (None, None, None));
+        assert_eq!(read_from(&with_extension), Some(Packet { payload: [0; 4], ..read }));
+        assert_eq!(read_from(&[0x8f; 12]), Some(packet(0x8f8f, 0x8f8f_8f8f, true, [0; 4])));
+        assert_eq!((read_from(&[0x80, 0, 0]), read_from(&[0; 12]), read_from(&[])), (None, None, None));
     }
 }

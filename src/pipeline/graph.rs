@@ -96,8 +96,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Sets a property if this version of the element has it.
 pub(super) fn set(element: &gst::Element, name: &str, value: impl Into<glib::Value>) {
-    if element.has_property(name) {
-        element.set_property_from_value(name, &value.into());
+    let value = value.into();
+    if element.has_property_with_type(name, value.type_()) {
+        element.set_property_from_value(name, &value);
     }
 }
 
@@ -285,10 +286,23 @@ impl Camera {
             .chain([appsink.upcast()])
             .collect();
         self.reporter.event(SourceEvent::Decoder { codec: codec.word.into(), decoder: chosen.name });
-        connect(pipeline, pad, &chain).map_err(|error| {
-            let word = codec.word;
-            End(Reason::Internal, RetryClass::Transient, format!("cannot build the pipeline for codec {word}: {error}"))
-        })
+        connect(pipeline, pad, &chain).map_err(|error| self.does_not_fit(codec, &error))
+    }
+
+    fn does_not_fit(&self, codec: &Codec, error: &glib::BoolError) -> End {
+        let word = codec.word;
+        match &self.config.device {
+            Device::Element(name) => End(
+                Reason::Config,
+                RetryClass::Permanent,
+                format!("decode.device {name} does not decode codec {word}: {error}; use auto or another element"),
+            ),
+            _ => End(
+                Reason::Internal,
+                RetryClass::Transient,
+                format!("cannot build the pipeline for codec {word}: {error}"),
+            ),
+        }
     }
 
     /// Caps that make the parser, not the camera's marker bit, decide where a picture ends.
