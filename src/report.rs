@@ -41,6 +41,8 @@ use serde::{Serialize, Serializer};
 
 /// A camera that has been away for longer than this is called offline.
 const OFFLINE_AFTER_NS: i64 = 60_000_000_000;
+/// A heartbeat comes every 200 ms; a daemon that has missed four is called hung.
+const HEARTBEAT_LATE_NS: i64 = 1_000_000_000;
 /// Frames have stopped when none came for this long and for [`STOPPED_INTERVALS`] average intervals.
 const STOPPED_AFTER_NS: i64 = 1_000_000_000;
 const STOPPED_INTERVALS: i64 = 5;
@@ -136,7 +138,7 @@ impl RingReport {
     #[must_use]
     pub fn new(ring: &Ring, name: &str, status: &Status) -> Self {
         let layout = ring.layout();
-        let liveness = ring.liveness();
+        let liveness = judged(ring.liveness(), status, mono_ns());
         let (meta, error) = match ring.peek() {
             Ok(meta) => (Some(meta), None),
             Err(ReadError::NoFrame { .. }) => (None, None),
@@ -280,6 +282,12 @@ impl fmt::Display for Span {
     }
 }
 
+/// A handle that has just been attached has not seen the heartbeat stand still, so the clock must tell.
+fn judged(liveness: Liveness, status: &Status, now: i64) -> Liveness {
+    let silent = now.saturating_sub(status.heartbeat_mono_ns.cast_signed());
+    if liveness == Liveness::Alive && silent > HEARTBEAT_LATE_NS { Liveness::Hung } else { liveness }
+}
+
 fn next_retry(status: &Status, now: i64) -> Option<f64> {
     (status.next_retry_mono_ns > 0)
         .then(|| milliseconds(status.next_retry_mono_ns.cast_signed().saturating_sub(now).max(0)))
@@ -366,7 +374,9 @@ mod tests {
     fn a_waiting_room_has_no_size_no_age_and_is_not_stale() {
         let (_folder, writer, ring) = ring(0);
         writer.status().set_state(State::Error, Reason::Auth, 3, Some(mono_ns() + 2_000_000_000));
-        let report = RingReport::observe(&ring, "front");
+        let mut report = RingReport::observe(&ring, "front");
+        // This writer has no housekeeping and so no heartbeat.
+        report.liveness = Liveness::Alive;
         assert_eq!((report.width, report.format, report.age_ms, report.seq), (None, None, None, 0));
         assert_eq!(report.state_words(), "error");
         assert_eq!(report.note(), "auth, try 3, next in 2.0 s");

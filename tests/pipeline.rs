@@ -1,7 +1,10 @@
 //! The capture side against real RTSP servers on 127.0.0.1, real files and the test picture.
 #![cfg(feature = "sim")]
 
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -152,6 +155,8 @@ struct Seen {
     timing: FrameTiming,
     flags: FrameFlags,
     lost_before: u32,
+    /// Of the converted pixels.
+    hash: u64,
 }
 
 /// Keeps the description of every picture and the pixels of the newest one.
@@ -177,6 +182,12 @@ impl Album {
     }
 }
 
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl FrameSink for Album {
     fn frame(&mut self, frame: &FrameRef<'_>) {
         let number = self.count.load(Ordering::Relaxed);
@@ -196,6 +207,7 @@ impl FrameSink for Album {
             timing: frame.timing,
             flags: frame.flags,
             lost_before: frame.lost_before,
+            hash: hash(&bgr),
         });
         self.count.store(number + 1, Ordering::Relaxed);
     }
@@ -579,21 +591,7 @@ fn the_clock_moves() {
 fn a_file_is_played_over_and_over_in_one_growing_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("loop.mp4");
-    let make = format!(
-        "videotestsrc num-buffers=10 ! video/x-raw,format=I420,width=320,height=240,framerate=50/1 ! x264enc tune=zerolatency \
-         ! mp4mux ! filesink location={}",
-        path.display()
-    );
-    gst::init().expect("GStreamer");
-    let writer = gst::parse::launch(&make).expect("the encoder is installed");
-    writer.set_state(gst::State::Playing).expect("it plays");
-    let done = writer.bus().expect("a bus").timed_pop_filtered(
-        gst::ClockTime::from_seconds(DEADLINE.as_secs()),
-        &[gst::MessageType::Eos, gst::MessageType::Error],
-    );
-    assert_eq!(done.expect("the file is written").type_(), gst::MessageType::Eos);
-    writer.set_state(gst::State::Null).expect("it stops");
-
+    write_file(&path, "videotestsrc num-buffers=10", "320,height=240,framerate=50/1", "x264enc tune=zerolatency");
     let mut watch = Watch::start(&mut FileSource { path });
     watch.wait_for(35);
     watch.stop();
@@ -616,6 +614,23 @@ fn files_that_cannot_be_played_are_refused_in_words() {
     let refused = FileSource { path: folder.path().join("none.mp4") }.start(sink, sender, Arc::default());
     assert_eq!(refused.err().expect("there is no file").reason, Reason::NotFound);
     home.recv_timeout(DEADLINE).expect("the sink comes home");
+}
+
+/// Encodes pictures of `source` into an MP4 file.
+fn write_file(path: &Path, source: &str, size: &str, encoder: &str) {
+    gst::init().expect("GStreamer");
+    let launch = format!(
+        "{source} ! video/x-raw,format=I420,width={size} ! {encoder} ! mp4mux ! filesink location={}",
+        path.display()
+    );
+    let writer = gst::parse::launch(&launch).expect("the encoder is installed");
+    writer.set_state(gst::State::Playing).expect("it plays");
+    let done = writer.bus().expect("a bus").timed_pop_filtered(
+        gst::ClockTime::from_seconds(DEADLINE.as_secs()),
+        &[gst::MessageType::Eos, gst::MessageType::Error],
+    );
+    assert_eq!(done.expect("the file is written").type_(), gst::MessageType::Eos);
+    writer.set_state(gst::State::Null).expect("it stops");
 }
 
 /// Changes every RTP packet that passes, or drops it (`false`).
@@ -682,6 +697,54 @@ fn after_a_loss_nothing_is_shown_before_the_next_keyframe() {
             }
             OnCorrupt::Flag => assert!(marked > 0 && dropped == 0, "{marked} {dropped}"),
         }
+    }
+}
+
+/// Hash of each picture by its number in the stream.
+fn numbered(pictures: &[Seen]) -> HashMap<u32, u64> {
+    let first = pictures[0].timing.rtp_timestamp;
+    let number = |picture: &Seen| (picture.timing.rtp_timestamp.wrapping_sub(first) + 1800) / 3600;
+    pictures.iter().map(|picture| (number(picture), picture.hash)).collect()
+}
+
+#[test]
+fn what_is_delivered_under_loss_is_what_a_perfect_network_would_have_delivered() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (codec, encoder) in [
+        (
+            "h264",
+            "x264enc speed-preset=ultrafast tune=zerolatency sliced-threads=false option-string=slices=4 key-int-max=15 bitrate=3000",
+        ),
+        (
+            "h265",
+            "x265enc speed-preset=ultrafast tune=zerolatency option-string=slices=4 key-int-max=15 bitrate=3000 ! h265parse",
+        ),
+    ] {
+        let path = folder.path().join(codec);
+        write_file(&path, "videotestsrc num-buffers=150 pattern=snow", "640,height=360,framerate=25/1", encoder);
+        let launch = format!(
+            "filesrc location={} ! qtdemux ! {codec}parse ! rtp{codec}pay name=pay0 mtu=600 config-interval=1",
+            path.display()
+        );
+        let random = Mutex::new(fastrand::Rng::with_seed(7));
+        let lossy = Server::configured(&launch, None, None, move |pad| {
+            let random = Mutex::new(random.lock().expect("not poisoned").fork());
+            on_packets(pad, move |number, _| number < 100 || random.lock().expect("not poisoned").u32(..200) > 0);
+        });
+        let perfect = Server::new(&launch);
+        let mut watches = [&lossy, &perfect].map(|server| Watch::start(&mut camera(server)));
+        for watch in &mut watches {
+            let end = watch.end();
+            assert_eq!(end.reason, Reason::ServerClosed, "{end:?}");
+            watch.stop();
+        }
+        let [seen, reference] = watches.each_ref().map(|watch| numbered(&watch.album.pictures()));
+        assert!(watches[0].progress.packets_lost.load(Ordering::Relaxed) > 5, "{codec}");
+        // Which picture is the last one depends on when the server hangs up.
+        let both = seen.iter().filter_map(|(number, hash)| reference.get(number).map(|perfect| (hash, perfect)));
+        let (same, broken): (Vec<_>, Vec<_>) = both.partition(|(hash, perfect)| hash == perfect);
+        assert!(broken.is_empty(), "{codec}: {} of {} pictures are broken", broken.len(), seen.len());
+        assert!(same.len() >= 30 && seen.len() < reference.len(), "{codec}: {} {}", same.len(), reference.len());
     }
 }
 

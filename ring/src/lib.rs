@@ -76,3 +76,7 @@ pub use segment::{free_bytes, total_bytes};
 pub use start::{Capacity, HugePages, ReaderGroup, Started, WriterOptions};
 pub use status::{Counter, Histogram, Status, StatusHandle};
 pub use writer::{SlotMut, Writer};
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

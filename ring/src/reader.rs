@@ -86,7 +86,8 @@ struct Inner {
     next_identity_check: Instant,
     follow_pause: Duration,
     next_follow: Instant,
-    heartbeat: (u64, Instant),
+    /// The heartbeat seen last, and when this handle has seen it move.
+    heartbeat: (u64, Option<Instant>),
     removed: bool,
 }
 
@@ -111,7 +112,7 @@ impl Ring {
             next_identity_check: now + IDENTITY_PAUSE,
             follow_pause: FOLLOW_FIRST,
             next_follow: now,
-            heartbeat: (heartbeat, now),
+            heartbeat: (heartbeat, None),
             removed: false,
         };
         Ok(Self { name, options, inner: Mutex::new(inner) })
@@ -368,11 +369,11 @@ impl Ring {
         let mut inner = self.lock();
         let now = Instant::now();
         if inner.heartbeat.0 != beat {
-            inner.heartbeat = (beat, now);
+            inner.heartbeat = (beat, Some(now));
         }
         let own_age = mono_ns().saturating_sub(beat.cast_signed());
         let fresh_by_clock = (0..HEARTBEAT_FRESH.as_nanos() as i64).contains(&own_age);
-        let observed_moving = now.duration_since(inner.heartbeat.1) < HEARTBEAT_FRESH && inner.heartbeat.0 != 0;
+        let observed_moving = inner.heartbeat.1.is_some_and(|seen| now.duration_since(seen) < HEARTBEAT_FRESH);
         drop(inner);
         match (attachment.writer_holds_alive(), fresh_by_clock || observed_moving) {
             (true, true) => Liveness::Alive,

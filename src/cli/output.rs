@@ -184,14 +184,18 @@ pub fn remove_failure(error: RemoveError) -> Failure {
     Failure::new(exit, error)
 }
 
-/// The exit code of a segment that cannot be made: 73 no room, 77 permission, 79 in use or taken.
+/// The exit code of a segment that cannot be made: 73 no room, 77 permission, 78 wrong request, 79 in use.
 #[must_use]
 pub fn create_failure(error: CreateError) -> Failure {
     let exit = match &error {
-        CreateError::Name(_) => Exit::Usage,
-        CreateError::Busy { .. } | CreateError::NameTaken { .. } => Exit::AlreadyServed,
+        CreateError::Busy { .. } => Exit::AlreadyServed,
         CreateError::NoRoom { .. } => Exit::NoRoom,
-        CreateError::ForeignOwner { .. } => Exit::Permission,
+        CreateError::ForeignOwner { .. } | CreateError::AnchorFolder { .. } | CreateError::Group { .. } => {
+            Exit::Permission
+        }
+        CreateError::Name(_) | CreateError::NotTmpfs(_) | CreateError::NameTaken { .. } | CreateError::Size { .. } => {
+            Exit::Config
+        }
         CreateError::Io { source, .. } => match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Exit::NoRoom,
             ErrorKind::PermissionDenied => Exit::Permission,

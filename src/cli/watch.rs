@@ -23,7 +23,7 @@
 use std::time::Duration;
 
 use camring_ring::clock::mono_ns;
-use camring_ring::{FrameMeta, Liveness, ReadError, Reason, Ring, Sequence, State, Status};
+use camring_ring::{FrameMeta, Generation, Liveness, ReadError, Reason, Ring, Sequence, State, Status};
 use serde::Serialize;
 
 use super::Global;
@@ -144,7 +144,7 @@ struct Watch<'a> {
     args: &'a Args,
     ring: Ring,
     last: Sequence,
-    resets: u64,
+    generation: Generation,
     shown: Option<Shown>,
     pixels: Vec<u8>,
 }
@@ -157,8 +157,8 @@ struct Watch<'a> {
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let mut wait = Wait::new(args.timeout).counted().interruptible()?;
     let Some(ring) = args.reading.attach(global, &args.ring, &wait)? else { return Ok(()) };
-    let resets = ring.stats().resets;
-    let mut watch = Watch { args, ring, last: Sequence(0), resets, shown: None, pixels: Vec::new() };
+    let generation = ring.layout().ring_uuid;
+    let mut watch = Watch { args, ring, last: Sequence(0), generation, shown: None, pixels: Vec::new() };
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 && !wait.is_interrupted() {
         let Some(listener) = watch.step(&wait)? else {
@@ -198,12 +198,16 @@ impl Watch<'_> {
         }
     }
 
-    /// Numbers that begin anew say nothing about those before.
+    /// A generation that does not continue the numbers of the one before begins anew: nothing of it has been printed.
+    ///
+    /// The handle counts such resets only for readers that take frames, and this one looks at them.
     fn begin_anew_after_reset(&mut self) {
-        let resets = self.ring.stats().resets;
-        if resets != self.resets {
-            self.resets = resets;
-            self.last = Sequence(0);
+        let layout = self.ring.layout();
+        if layout.ring_uuid != self.generation {
+            self.generation = layout.ring_uuid;
+            if self.ring.status().seq.0.max(layout.base_seq) < self.last.0 {
+                self.last = Sequence(0);
+            }
         }
     }
 

@@ -1,10 +1,12 @@
 //! From bus messages to events: what each message of a pipeline means, on a thread of its own per session.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use camring_ring::frame::Reason;
+use crossbeam_channel::{Receiver, bounded, select};
 use gst::glib;
 use gst::prelude::*;
 
@@ -14,17 +16,24 @@ use super::reach;
 use super::report::Reporter;
 use crate::source::{Progress, RetryClass};
 
-/// The thread looks at its stop flag at least so often; a stop wakes it at once.
-const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(1);
+/// Messages that may wait for the watcher; it falls behind only while it looks for the cause of a failed connect.
+const BACKLOG: usize = 64;
 
-const WATCHED: &[gst::MessageType] = &[
-    gst::MessageType::Error,
-    gst::MessageType::Warning,
-    gst::MessageType::Eos,
-    gst::MessageType::Element,
-    gst::MessageType::ClockLost,
-    gst::MessageType::Application,
-];
+/// Takes the messages that matter off `bus`; all others are dropped at once.
+///
+/// Not popped from the bus itself: a pipeline on its way to NULL flushes it, and a wake-up call with it.
+pub(super) fn listen(bus: &gst::Bus) -> Receiver<gst::Message> {
+    let (sender, messages) = bounded(BACKLOG);
+    bus.set_sync_handler(move |_, message| {
+        use gst::MessageType as T;
+        if matches!(message.type_(), T::Error | T::Warning | T::Eos | T::Element | T::ClockLost) {
+            // Full: a flood of warnings, of which the first ones are told already. Closed: the session is over.
+            drop(sender.try_send(message.to_owned()));
+        }
+        gst::BusSyncReply::Drop
+    });
+    messages
+}
 
 /// What kind of pipeline posts the messages.
 pub(super) enum Subject {
@@ -38,11 +47,12 @@ pub(super) enum Subject {
 
 /// The watcher of one session's bus.
 pub(super) struct Watcher {
-    pub bus: gst::Bus,
+    pub messages: Receiver<gst::Message>,
+    /// Closed when the session is stopped.
+    pub stopped: Receiver<Infallible>,
     pub subject: Subject,
     pub reporter: Arc<Reporter>,
     pub progress: Arc<Progress>,
-    pub stop: Arc<AtomicBool>,
 }
 
 /// An end of the session: the word, how soon to try again, the sentence.
@@ -50,16 +60,20 @@ pub(super) struct Watcher {
 pub(super) struct End(pub Reason, pub RetryClass, pub String);
 
 impl Watcher {
-    /// Starts the thread; it ends after `stop` is set and [`wake`] was called.
+    /// Starts the thread; it ends when `stopped` is closed.
     pub(super) fn spawn(self) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("camring-bus".into()).spawn(move || self.run())
     }
 
     fn run(mut self) {
         let mut timed_out = false;
-        while !self.stop.load(Ordering::Acquire) {
-            let Some(message) = self.bus.timed_pop_filtered(PATIENCE, WATCHED) else { continue };
-            // Messages after the end are read and dropped, so that the bus does not grow until the session is stopped.
+        loop {
+            let message = select! {
+                recv(self.messages) -> message => message,
+                recv(self.stopped) -> _ => return,
+            };
+            let Ok(message) = message else { return };
+            // Messages after the end are read and dropped, so that none of them waits.
             if self.reporter.is_closed() {
                 continue;
             }
@@ -154,14 +168,6 @@ impl Watcher {
             Subject::Test => Some(End(Reason::EndOfFile, RetryClass::Transient, "the test picture ended".into())),
             Subject::File(pipeline) => rewind(pipeline, &self.progress),
         }
-    }
-}
-
-/// Ends a [`Watcher`] whose stop flag is set.
-pub(super) fn wake(bus: &gst::Bus) {
-    let message = gst::message::Application::new(gst::Structure::new_empty("camring-stop"));
-    if let Err(error) = bus.post(message) {
-        tracing::debug!(%error, "the bus takes no message; its watcher notices the stop by itself");
     }
 }
 

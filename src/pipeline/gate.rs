@@ -193,12 +193,15 @@ impl FindingsTable {
 
 /// Numbers the units in front of the leaky queue, so that the gate behind it sees what the queue dropped.
 ///
-/// The number travels in the buffer's `offset`, which no element between here and the decoder uses.
-pub(super) fn number_units(queue_sink: &gst::Pad) {
+/// The number travels in the buffer's `offset`, which no element between here and the decoder uses; `numbered` hears
+/// each one.
+pub(super) fn number_units(queue_sink: &gst::Pad, numbered: impl Fn(u64) + Send + Sync + 'static) {
     let next = AtomicU64::new(0);
     queue_sink.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
-            buffer.make_mut().set_offset(next.fetch_add(1, Ordering::Relaxed));
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            buffer.make_mut().set_offset(number);
+            numbered(number);
         }
         gst::PadProbeReturn::Ok
     });

@@ -34,6 +34,13 @@ use crate::source::{FrameSink, Loan, Progress, RetryClass, RetryReason, SourceEv
 /// Longest backlog in front of the decoder; older access units are dropped and the gate closes.
 const BACKLOG_NS: u64 = 250_000_000;
 
+/// The same for the first [`FIRST_UNITS`]: the first picture opens the decoder and makes the ring, which on a busy
+/// machine took longer than the lasting limit and cost every picture up to the second keyframe.
+const FIRST_BACKLOG_NS: u64 = 1_000_000_000;
+
+/// Access units after which a session has got over its start.
+const FIRST_UNITS: u64 = 50;
+
 /// How long a TEARDOWN may take; 0 would expose us to rtspsrc's own 20 s.
 const TEARDOWN_NS: u64 = 500_000_000;
 
@@ -317,7 +324,7 @@ impl Camera {
         if codec.units.is_some() && self.config.access_units == AccessUnits::Auto {
             self.watch_markers(&pad(depay, "src"));
         }
-        number_units(&pad(queue, "sink"));
+        number_units(&pad(queue, "sink"), settle(queue));
         let link = GateLink {
             arrivals: links.arrivals,
             findings: links.findings,
@@ -397,9 +404,21 @@ impl Links {
     }
 }
 
+/// Gives the backlog its lasting limit once the session has got over its start.
+fn settle(queue: &gst::Element) -> impl Fn(u64) + Send + Sync + 'static {
+    let queue = queue.downgrade();
+    move |number| {
+        if number == FIRST_UNITS
+            && let Some(queue) = queue.upgrade()
+        {
+            set(&queue, "max-size-time", BACKLOG_NS);
+        }
+    }
+}
+
 fn set_queue(queue: &gst::Element) {
     set_words(queue, "leaky", "downstream");
-    set(queue, "max-size-time", BACKLOG_NS);
+    set(queue, "max-size-time", FIRST_BACKLOG_NS);
     set(queue, "max-size-buffers", 0u32);
     set(queue, "max-size-bytes", 0u32);
     set(queue, "silent", true);

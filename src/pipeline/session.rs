@@ -1,10 +1,11 @@
 //! A running pipeline: set going, watched, and taken down in the one order that leaves nothing behind.
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use camring_ring::frame::Reason;
+use crossbeam_channel::{Sender, bounded};
 use gst::prelude::*;
 
 use super::bus::{self, Subject, Watcher};
@@ -19,7 +20,8 @@ struct Running {
     bus: gst::Bus,
     let_go: LetGo,
     reporter: Arc<Reporter>,
-    stop: Arc<AtomicBool>,
+    /// The watcher runs as long as this is there.
+    stop: Option<Sender<Infallible>>,
     watcher: Option<JoinHandle<()>>,
 }
 
@@ -36,15 +38,10 @@ pub(super) fn start(
     progress: Arc<Progress>,
 ) -> Result<Box<dyn Session>, RetryReason> {
     let bus = pipeline.bus().expect("every pipeline has a bus");
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut running = Running { pipeline, bus, let_go, reporter, stop, watcher: None };
-    let watcher = Watcher {
-        bus: running.bus.clone(),
-        subject,
-        reporter: running.reporter.clone(),
-        progress,
-        stop: running.stop.clone(),
-    };
+    let (stop, stopped) = bounded(0);
+    let messages = bus::listen(&bus);
+    let watcher = Watcher { messages, stopped, subject, reporter: reporter.clone(), progress };
+    let mut running = Running { pipeline, bus, let_go, reporter, stop: Some(stop), watcher: None };
     let failed = |message: String| RetryReason { reason: Reason::Internal, class: RetryClass::Transient, message };
     let thread = watcher.spawn().map_err(|error| failed(format!("cannot start the bus thread: {error}")))?;
     running.watcher = Some(thread);
@@ -62,18 +59,19 @@ impl Session for Running {
 }
 
 impl Drop for Running {
-    /// Callbacks cleared, pipeline to NULL (which may block for a request's timeout), bus flushed, thread ended.
+    /// Nothing is said any more, callbacks cleared, pipeline to NULL (which may block for a request's timeout), thread
+    /// ended, bus flushed.
     fn drop(&mut self) {
         self.reporter.close();
-        self.stop.store(true, Ordering::Release);
+        self.stop.take();
         (self.let_go)();
         if let Err(error) = self.pipeline.set_state(gst::State::Null) {
             tracing::error!(%error, "the pipeline does not stop; what it holds may be lost until the process ends");
         }
-        bus::wake(&self.bus);
         if self.watcher.take().is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the bus thread panicked; the place is on standard error");
         }
+        self.bus.unset_sync_handler();
         self.bus.set_flushing(true);
     }
 }
