@@ -40,7 +40,7 @@ impl Held {
     }
 
     /// Fails the test unless the process comes back to what it held before.
-    fn is_held_again_by(self, process: &Process, what: &str) {
+    fn comes_back_in(self, process: &Process, what: &str) {
         let mut now = Self::by(process);
         until("threads and descriptors are those of the tenth cycle", || {
             now = Self::by(process);
@@ -96,7 +96,7 @@ fn a_thousandth_reconnect_costs_what_the_first_did() {
         }
     }
     let what = format!("{cycles} reconnects in {} s", began.elapsed().as_secs());
-    tenth.unwrap().is_held_again_by(&daemon.process, &what);
+    tenth.unwrap().comes_back_in(&daemon.process, &what);
     assert_eq!(reconnects(&reader.ring), cycles);
     let status = reader.ring.status();
     assert!(status.reconnects.iter().all(|(reason, _)| *reason == Reason::ServerClosed), "{:?}", status.reconnects);
@@ -117,5 +117,5 @@ fn a_hundredth_refused_connection_costs_what_the_tenth_did() {
     let tenth = Held::by(&daemon.process);
     tried(tries);
     assert_eq!((ring.status().state, ring.status().reason), (State::Connecting, Reason::ConnectRefused));
-    tenth.is_held_again_by(&daemon.process, &format!("{tries} refused connections"));
+    tenth.comes_back_in(&daemon.process, &format!("{tries} refused connections"));
 }

@@ -29,7 +29,7 @@ fn first_failure(ring: &Ring) -> Status {
 }
 
 /// A camera that fails in a way that only a human can mend: says why, and is left alone for `pause` from `began` on.
-fn is_left_alone(ring: &Ring, daemon: &mut Daemon, reason: Reason, began: Mono, pause: Duration) {
+fn left_alone(ring: &Ring, daemon: &mut Daemon, reason: Reason, began: Mono, pause: Duration) {
     let status = first_failure(ring);
     assert_eq!((status.state, status.reason, status.attempt), (State::Connecting, reason, 1));
     let earliest = began.after(pause).0.cast_unsigned();
@@ -69,7 +69,7 @@ fn a_wrong_password_is_tried_once_a_minute_at_most() {
     let began = now();
     let mut daemon = Daemon::spawn_login(&shm, "cam", &sim.url, WRONG);
     let ring = shm.attach("cam");
-    is_left_alone(&ring, &mut daemon, Reason::Auth, began, Duration::from_secs(60));
+    left_alone(&ring, &mut daemon, Reason::Auth, began, Duration::from_secs(60));
     let_pass(Duration::from_secs(amount(1, 60)));
     assert_eq!(ring.status().attempt, 1, "the account is left alone");
     assert!(!daemon.log().contains(WRONG), "the password is in the log");
@@ -80,7 +80,7 @@ fn a_stream_that_does_not_exist_is_named_and_asked_for_slowly() {
     let (shm, sim) = (Shm::new(), Sim::spawn(&SMALL));
     let began = now();
     let mut daemon = Daemon::spawn(&shm, "cam", &sim.url.replace("/stream", "/elsewhere"));
-    is_left_alone(&shm.attach("cam"), &mut daemon, Reason::NotFound, began, Duration::from_secs(5));
+    left_alone(&shm.attach("cam"), &mut daemon, Reason::NotFound, began, Duration::from_secs(5));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_codec_without_a_decoder_is_named_and_asked_for_slowly() {
     let (shm, sim) = (Shm::new(), Sim::spawn(&["--codec", "theora", "--size", "640x360", "--fps", "10"]));
     let began = now();
     let mut daemon = Daemon::spawn(&shm, "cam", &sim.url);
-    is_left_alone(&shm.attach("cam"), &mut daemon, Reason::UnsupportedCodec, began, Duration::from_secs(5));
+    left_alone(&shm.attach("cam"), &mut daemon, Reason::UnsupportedCodec, began, Duration::from_secs(5));
 }
 
 /// A camera that is live, and two handles that were attached before anything happened to it.
@@ -146,7 +146,7 @@ impl Scene {
     }
 
     /// The camera is there again: the same reader continues behind frame `last`, in the next session.
-    fn is_back(self, last: u64, reasons: &[Reason]) -> Seen {
+    fn comes_back(self, last: u64, reasons: &[Reason]) -> Seen {
         let seen = self.reader.first_within(BACK, "a new frame", |seen| seen.frame.meta.seq.0 > last);
         let meta = seen.frame.meta;
         assert_eq!(meta.session_id, self.session_id + 1);
@@ -178,7 +178,7 @@ fn killed_and_back(config: Option<&str>, reasons: &[Reason]) {
     let last = scene.stays_away(Duration::from_secs(amount(2, 5)));
     let (run, respawned) = (scene.before.stamp.run_id, Instant::now());
     scene.sim.respawn();
-    let seen = scene.is_back(last, reasons);
+    let seen = scene.comes_back(last, reasons);
     assert_ne!(seen.stamp.run_id, run, "the picture is of the new server");
     measured(format!(
         "a killed camera: noticed ({reason}) after {} ms, new frames {} ms after its restart began",
@@ -209,7 +209,7 @@ fn a_frozen_camera_is_noticed_and_its_reader_continues_by_itself() {
     let last = scene.stays_away(Duration::from_secs(amount(2, 30)));
     let (run, thawed) = (scene.before.stamp.run_id, Instant::now());
     scene.sim.process.signal(Signal::CONT);
-    let seen = scene.is_back(last, &[Reason::NoPackets]);
+    let seen = scene.comes_back(last, &[Reason::NoPackets]);
     assert_eq!(seen.stamp.run_id, run, "the picture is of the same server");
     measured(format!(
         "a frozen camera: noticed ({reason}) after {} ms, new frames {} ms after it went on",

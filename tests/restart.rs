@@ -33,7 +33,7 @@ fn live_and_be_killed(number: u64, shm: &Shm, url: &str, ring: &Ring) -> bool {
     let mut daemon = Daemon::spawn(shm, "cam", url);
     let owns = || ring.status().writer_pid == daemon.process.pid();
     if number % 4 == 0 {
-        let_pass(moment(150));
+        let_pass(moment(40));
     } else {
         until("the daemon has the ring", owns);
         let epoch = ring.status().writer_epoch;
