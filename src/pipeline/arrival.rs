@@ -1,7 +1,7 @@
 //! When packets arrive: fixed tables from a picture's PTS to what was known of it upstream, and the clocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use atomic_refcell::AtomicRefCell;
@@ -127,7 +127,7 @@ impl Arrivals {
 struct Packet {
     sequence: u16,
     timestamp: u32,
-    /// The last packet of its picture, or of a slice.
+    /// Says that the picture ends with this packet.
     marker: bool,
     /// The first bytes of the payload; zeros where it is shorter or behind an unusually long header.
     payload: [u8; 4],
@@ -194,48 +194,46 @@ impl PictureStart {
     }
 }
 
+/// Follows the sequence numbers and says which pictures lack packets.
+#[derive(Debug)]
+struct Order {
+    start: PictureStart,
+    /// Sequence number and marker of the packet before.
+    before: Option<(u16, bool)>,
+    /// RTP time of a torn picture.
+    torn: Option<u32>,
+}
+
+/// What one packet says of its picture and of the one before.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Findings {
+    /// Packets missing in front of it.
+    lost: u16,
+    /// Its picture lacks packets, or may.
+    torn: bool,
+    /// The picture before it lacks its end, or may.
+    cut: bool,
+}
+
 /// A step in sequence numbers above this is a new stream, not a loss.
 const LARGEST_GAP: u16 = 3000;
 
-/// The order of packets: what is missing, and which pictures it was missing from.
-struct Order {
-    start: PictureStart,
-    last: Option<Last>,
-}
-
-/// The newest packet.
-struct Last {
-    sequence: u16,
-    marker: bool,
-    pts: u64,
-    arrival: Arrival,
-}
-
-/// What a packet tells.
-#[derive(Debug, Default, Eq, PartialEq)]
-struct News {
-    /// Packets missing before it.
-    lost: u16,
-    /// The picture before is torn: its end is missing.
-    before: Option<(u64, Arrival)>,
-    torn: bool,
-}
-
 impl Order {
-    /// Takes the next packet, which arrived as `arrival` says but for `torn`.
-    fn next(&mut self, packet: &Packet, pts: u64, mut arrival: Arrival) -> News {
-        let mut news = News::default();
-        if let Some(last) = &self.last {
-            let gap = packet.sequence.wrapping_sub(last.sequence.wrapping_add(1));
-            news.lost = if gap <= LARGEST_GAP { gap } else { 0 };
-            let same = last.arrival.rtp_timestamp == packet.timestamp;
-            news.torn = same && last.arrival.torn || gap != 0 && (same || !self.start.is_start(packet.payload));
-            let end_is_missing = gap != 0 && !same && !last.marker && self.start != PictureStart::Any;
-            news.before = end_is_missing.then_some((last.pts, Arrival { torn: true, ..last.arrival }));
+    fn new(start: PictureStart) -> Self {
+        Self { start, before: None, torn: None }
+    }
+
+    fn look(&mut self, packet: &Packet) -> Findings {
+        let before = self.before.replace((packet.sequence, packet.marker));
+        let gap = before.map_or(0, |(sequence, _)| packet.sequence.wrapping_sub(sequence.wrapping_add(1)));
+        if gap != 0 && !self.start.is_start(packet.payload) {
+            self.torn = Some(packet.timestamp);
         }
-        arrival.torn = news.torn;
-        self.last = Some(Last { sequence: packet.sequence, marker: packet.marker, pts, arrival });
-        news
+        Findings {
+            lost: if gap <= LARGEST_GAP { gap } else { 0 },
+            torn: self.torn == Some(packet.timestamp),
+            cut: gap != 0 && before.is_some_and(|(_, marker)| !marker),
+        }
     }
 }
 
@@ -244,9 +242,19 @@ pub(super) struct PacketCounter {
     arrivals: Arc<Arrivals>,
     progress: Arc<Progress>,
     reporter: Arc<Reporter>,
-    begun: AtomicBool,
-    /// Only the streaming thread touches it: never contended.
-    order: AtomicRefCell<Order>,
+    /// Only the streaming thread touches it.
+    seen: AtomicRefCell<Seen>,
+    /// RTP time of the newest packet.
+    newest: Arc<AtomicU32>,
+}
+
+/// What is remembered from packet to packet.
+struct Seen {
+    order: Order,
+    /// PTS and arrival of the packet before.
+    before: Option<(u64, Arrival)>,
+    /// PTS of the newest torn picture. Late pictures may share one PTS: then all of them count as torn.
+    torn_pts: Option<u64>,
 }
 
 impl PacketCounter {
@@ -256,8 +264,13 @@ impl PacketCounter {
         reporter: Arc<Reporter>,
         start: PictureStart,
     ) -> Self {
-        let order = AtomicRefCell::new(Order { start, last: None });
-        Self { arrivals, progress, reporter, begun: AtomicBool::new(false), order }
+        let seen = AtomicRefCell::new(Seen { order: Order::new(start), before: None, torn_pts: None });
+        Self { arrivals, progress, reporter, seen, newest: Arc::default() }
+    }
+
+    /// RTP time of the newest packet, for those behind it on the same streaming thread.
+    pub(super) fn newest(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.newest)
     }
 
     /// Counts every packet that passes `pad`.
@@ -276,20 +289,33 @@ impl PacketCounter {
     }
 
     fn count(&self, buffer: &gst::BufferRef, mono_ns: i64, real_ns: i64) {
-        self.progress.packets.fetch_add(1, Ordering::Relaxed);
-        if !self.begun.swap(true, Ordering::Relaxed) {
+        if self.progress.packets.fetch_add(1, Ordering::Relaxed) == 0 {
             self.reporter.event(SourceEvent::FirstPacket);
         }
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let (Some(packet), Some(pts)) = (Packet::of(buffer), buffer.pts()) else { return };
-        let Ok(mut order) = self.order.try_borrow_mut() else { return };
+        let Some(packet) = Packet::of(buffer) else { return };
+        self.newest.store(packet.timestamp, Ordering::Relaxed);
         let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false };
-        let news = order.next(&packet, pts.nseconds(), arrival);
-        self.progress.packets_lost.fetch_add(u64::from(news.lost), Ordering::Relaxed);
-        if let Some((pts, torn)) = news.before {
-            self.arrivals.put(pts, torn);
+        self.note(&packet, buffer.pts().map(gst::ClockTime::nseconds), arrival);
+    }
+
+    /// Remembers when the packet's picture came and whether it is whole, and corrects the picture before.
+    fn note(&self, packet: &Packet, pts: Option<u64>, arrival: Arrival) {
+        let Ok(mut seen) = self.seen.try_borrow_mut() else { return };
+        let Findings { lost, torn, cut } = seen.order.look(packet);
+        self.progress.packets_lost.fetch_add(u64::from(lost), Ordering::Relaxed);
+        if let Some((pts, arrival)) = seen.before.filter(|_| cut) {
+            // Without its marker the depayloader still holds it; the gate has not judged it yet.
+            seen.torn_pts = Some(pts);
+            self.arrivals.put(pts, Arrival { torn: true, ..arrival });
         }
-        self.arrivals.put(pts.nseconds(), Arrival { torn: news.torn, ..arrival });
+        let Some(pts) = pts else { return };
+        if torn {
+            seen.torn_pts = Some(pts);
+        }
+        let arrival = Arrival { torn: seen.torn_pts == Some(pts), ..arrival };
+        self.arrivals.put(pts, arrival);
+        seen.before = Some((pts, arrival));
     }
 }
 
@@ -333,48 +359,75 @@ mod tests {
         });
     }
 
-    fn packet(sequence: u16, timestamp: u32, marker: bool, payload: [u8; 4]) -> Packet {
-        Packet { sequence, timestamp, marker, payload }
+    fn packet(sequence: u16, timestamp: u32, payload: [u8; 4]) -> Packet {
+        Packet { sequence, timestamp, marker: false, payload }
     }
 
-    /// Feeds packets whose PTS is their RTP time; what each of them told.
-    fn feed(start: PictureStart, packets: &[Packet]) -> Vec<News> {
-        let mut order = Order { start, last: None };
-        let arrival =
-            |packet: &Packet| Arrival { mono_ns: 0, real_ns: 0, rtp_timestamp: packet.timestamp, torn: false };
-        packets.iter().map(|packet| order.next(packet, u64::from(packet.timestamp), arrival(packet))).collect()
-    }
+    /// FU-A of an IDR slice: first fragment of the first slice, and a later one.
+    const FIRST: [u8; 4] = [0x7c, 0x85, 0x88, 0x84];
+    const LATER: [u8; 4] = [0x7c, 0x05, 0x88, 0x84];
 
     #[test]
     fn lost_packets_are_counted_across_the_wrap_and_restarts_are_not() {
-        let packets = [65530, 65531, 65535, 0, 1, 40000, 40001].map(|sequence| packet(sequence, 1, true, [0; 4]));
-        let lost: Vec<u16> = feed(PictureStart::H264, &packets).iter().map(|news| news.lost).collect();
+        let mut order = Order::new(PictureStart::Any);
+        let lost = [65530, 65531, 65535, 0, 1, 40000, 40001].map(|sequence| {
+            let findings = order.look(&packet(sequence, 1, [0; 4]));
+            assert!(!findings.torn);
+            findings.lost
+        });
         assert_eq!(lost, [0, 0, 3, 0, 0, 0, 0]);
     }
 
     #[test]
-    fn a_gap_tears_exactly_the_pictures_it_lies_in() {
-        // FU-A of an IDR slice: first fragment of the first slice, and a later one.
-        let (first, later) = ([0x7c, 0x85, 0x88, 0x84], [0x7c, 0x05, 0x88, 0x84]);
-        let check = |packets: &[Packet], torn: &[bool], before: Option<u64>| {
-            let news = feed(PictureStart::H264, packets);
-            assert_eq!(news.iter().map(|news| news.torn).collect::<Vec<_>>(), torn, "{packets:?}");
-            let found = news.iter().find_map(|news| news.before);
-            assert_eq!(found.map(|(pts, arrival)| (pts, arrival.torn)), before.map(|pts| (pts, true)), "{packets:?}");
-        };
-        let (begin, middle) = (packet(1, 10, false, first), packet(2, 10, false, later));
-        check(&[begin, middle, packet(3, 10, true, later)], &[false; 3], None);
-        check(&[begin, packet(3, 10, false, later), packet(4, 10, true, later)], &[false, true, true], None);
-        check(&[begin, packet(2, 10, true, later), packet(4, 20, false, first)], &[false; 3], None);
-        check(&[begin, middle, packet(4, 20, false, first)], &[false; 3], Some(10));
-        check(&[begin, packet(2, 10, true, later), packet(4, 20, false, later)], &[false, false, true], None);
-        check(&[begin, middle, packet(6, 20, false, later)], &[false, false, true], Some(10));
+    fn a_gap_inside_a_picture_tears_it_and_one_before_its_first_slice_does_not() {
+        let mut order = Order::new(PictureStart::H264);
+        let mut torn = |sequence, timestamp, payload| order.look(&packet(sequence, timestamp, payload)).torn;
+        assert_eq!([torn(1, 10, FIRST), torn(2, 10, LATER)], [false, false]);
+        assert_eq!([torn(4, 10, LATER), torn(5, 10, LATER)], [true, true]);
+        assert_eq!([torn(7, 20, FIRST), torn(8, 20, LATER)], [false, false]);
+        assert_eq!([torn(10, 30, LATER), torn(11, 30, FIRST), torn(12, 40, FIRST)], [true, true, false]);
     }
 
     #[test]
-    fn codecs_whose_depayloader_drops_torn_pictures_are_left_to_it() {
-        let packets = [packet(1, 10, false, [0; 4]), packet(3, 20, false, [0; 4])];
-        assert_eq!(feed(PictureStart::Any, &packets)[1], News { lost: 1, ..News::default() });
+    fn a_gap_after_a_picture_without_its_marker_cuts_that_picture() {
+        let mut order = Order::new(PictureStart::H264);
+        let mut cut =
+            |sequence, timestamp, marker| order.look(&Packet { marker, ..packet(sequence, timestamp, FIRST) }).cut;
+        assert_eq!([cut(1, 10, false), cut(2, 10, true), cut(4, 20, false)], [false, false, false]);
+        assert_eq!([cut(6, 30, true), cut(7, 40, false), cut(8, 50, false)], [true, false, false]);
+    }
+
+    fn counter() -> PacketCounter {
+        let (events, _receiver) = crossbeam_channel::bounded(4);
+        let reporter = Arc::new(Reporter::new(events, vec![]));
+        PacketCounter::new(Arc::new(Arrivals::new()), Arc::default(), reporter, PictureStart::H264)
+    }
+
+    fn note(counter: &PacketCounter, packet: &Packet, pts: u64) {
+        let arrival = Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: packet.timestamp, torn: false };
+        counter.note(packet, Some(pts), arrival);
+    }
+
+    #[test]
+    fn a_whole_picture_does_not_hide_a_torn_one_of_the_same_time() {
+        // Pictures that are late together, as after a suspended process, all get the time of the newest one before.
+        let counter = counter();
+        note(&counter, &packet(1, 10, FIRST), 40);
+        note(&counter, &Packet { marker: true, ..packet(3, 10, LATER) }, 40);
+        note(&counter, &Packet { marker: true, ..packet(4, 20, FIRST) }, 40);
+        note(&counter, &Packet { marker: true, ..packet(5, 30, FIRST) }, 80);
+        let torn = [40, 80].map(|pts| counter.arrivals.get(pts).expect("remembered").torn);
+        assert_eq!(torn, [true, false]);
+    }
+
+    #[test]
+    fn a_picture_that_lacks_its_end_is_torn() {
+        let counter = counter();
+        note(&counter, &packet(1, 10, FIRST), 40);
+        note(&counter, &Packet { marker: true, ..packet(3, 20, FIRST) }, 80);
+        let torn = [40, 80].map(|pts| counter.arrivals.get(pts).expect("remembered").torn);
+        assert_eq!(torn, [true, false]);
+        assert_eq!(counter.progress.packets_lost.load(Ordering::Relaxed), 1);
     }
 
     #[test]
@@ -391,21 +444,24 @@ mod tests {
     #[test]
     fn rtp_headers_are_read_and_other_bytes_are_not() {
         gst::init().expect("GStreamer");
-        let read_from = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
+        let read_packet = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
         let plain = [0x80, 0xe0, 0x12, 0x34, 0, 1, 0, 2, 9, 9, 9, 9, 1, 2];
-        let read = packet(0x1234, 65538, true, [1, 2, 0, 0]);
-        assert_eq!(read_from(&plain), Some(read));
+        let read = Packet { sequence: 0x1234, timestamp: 65538, marker: true, payload: [1, 2, 0, 0] };
+        assert_eq!(read_packet(&plain), Some(read));
         let mut with_source = plain.to_vec();
         with_source[0] = 0x81;
         with_source.splice(12..12, [7, 7, 7, 7]);
-        assert_eq!(read_from(&with_source), Some(read));
+        assert_eq!(read_packet(&with_source), Some(read));
         let mut with_extension = plain.to_vec();
         with_extension[0] = 0x90;
         with_extension.splice(12..12, [0xbe, 0xde, 0, 1, 7, 7, 7, 7]);
-        assert_eq!(read_from(&with_extension), Some(read));
+        assert_eq!(read_packet(&with_extension), Some(read));
         with_extension[14] = 0xff;
-        assert_eq!(read_from(&with_extension), Some(Packet { payload: [0; 4], ..read }));
-        assert_eq!(read_from(&[0x8f; 12]), Some(packet(0x8f8f, 0x8f8f_8f8f, true, [0; 4])));
-        assert_eq!((read_from(&[0x80, 0, 0]), read_from(&[0; 12]), read_from(&[])), (None, None, None));
+        assert_eq!(read_packet(&with_extension), Some(Packet { payload: [0; 4], ..read }));
+        assert_eq!(
+            read_packet(&[0x8f; 12]),
+            Some(Packet { sequence: 0x8f8f, timestamp: 0x8f8f_8f8f, marker: true, payload: [0; 4] })
+        );
+        assert_eq!((read_packet(&[0x80, 0, 0]), read_packet(&[0; 12]), read_packet(&[])), (None, None, None));
     }
 }
