@@ -58,13 +58,7 @@ fn a_wrong_file_ends_run_with_78_and_is_shown_at_its_place() {
     let table: [(&str, &[&str]); 5] = [
         (
             "[camera.front]\nurl = \"rtsp://127.0.0.1/x\"\ntranport = \"udp\"\n",
-            &[
-                "unknown key `tranport`",
-                ":3:1\n",
-                "| ^^^^^^^^ not a key",
-                "did you mean `transport`?",
-                "camring: 1 error",
-            ],
+            &["unknown key `tranport`", ":3:1\n", "| ^^^^^^^^ not a key", "did you mean `transport`?"],
         ),
         (
             "[camera.front]\ntest = {}\nslots = \"8\"\n",
@@ -96,7 +90,7 @@ fn a_wrong_file_ends_run_with_78_and_is_shown_at_its_place() {
         ),
         (
             "[camera.front]\nurl = \"rtsp://127.0.0.1/x\"\nslots = 2\nstall_after = \"5 parsecs\"\n",
-            &["slots = 2 is out of range", ":3:9\n", "is not a duration", ":4:15\n", "camring: 2 errors"],
+            &["slots = 2 is out of range", ":3:9\n", "is not a duration", ":4:15\n"],
         ),
     ];
     let shm = Shm::new();
@@ -133,7 +127,8 @@ fn a_wrong_command_line_ends_with_2() {
     for arguments in table {
         let said = run(arguments, shm.path());
         assert_eq!(said.code, Some(2), "{arguments:?}: {said:#?}");
-        assert!(said.stderr.contains("Usage: camring"), "{arguments:?}: {}", said.stderr);
+        assert!(said.stderr.starts_with("error: "), "{arguments:?}: {}", said.stderr);
+        assert!(said.stderr.contains("try '--help'"), "{arguments:?}: {}", said.stderr);
     }
 }
 
@@ -485,7 +480,7 @@ fn a_user_outside_of_the_group_is_told_which_group_may_read() {
     let _daemon = Daemon::spawn(&shm, "cam", &sim.url);
     shm.attach("cam").next(&mut Vec::new(), Some(PATIENCE)).unwrap();
     let elsewhere = Elsewhere::new();
-    for arguments in [&["watch", "cam"][..], &["show", "cam"], &["snap", "cam", "/dev/null"]] {
+    for arguments in [&["watch", "cam"][..], &["show", "cam"], &["snap", "cam", "-o", "/dev/null", "--format", "png"]] {
         let said = elsewhere.as_nobody(arguments, &shm);
         assert_eq!(said.code, Some(77), "{arguments:?}: {said:#?}");
         assert!(said.stderr.contains("group"), "{arguments:?}: {}", said.stderr);
