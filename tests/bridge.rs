@@ -87,7 +87,7 @@ fn word(segment: &Shmem, offset: usize) -> u64 {
     assert!(offset.is_multiple_of(8) && offset + 8 <= segment.len());
     // SAFETY: the mapping is page-aligned and lives as long as `segment`; the word lies inside it and is aligned
     // (asserted above). Other processes write it atomically, so it is only ever loaded as an atomic.
-    let word = unsafe { &*segment.as_ptr().add(offset).cast::<AtomicU64>() };
+    let word = unsafe { &*segment.as_ptr().wrapping_add(offset).cast::<AtomicU64>() };
     word.load(Ordering::Relaxed)
 }
 

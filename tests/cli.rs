@@ -480,7 +480,7 @@ fn a_ring_that_may_not_be_read_is_told_with_its_group_and_code_77() {
     let _front = live(&shm, "front");
     let root = rustix::process::geteuid().is_root();
     if !root {
-        std::fs::set_permissions(shm.anchor("front"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(shm.anchor("front"), std::fs::Permissions::from_mode(0o000)).unwrap();
     }
     let as_other = |arguments: &[&str]| {
         let own = shm.command(arguments);

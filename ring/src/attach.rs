@@ -78,7 +78,7 @@ pub(crate) struct Attachment {
 impl Attachment {
     /// Attaches to the ring behind `name`, waiting for it as the options say.
     pub(crate) fn wait_for(name: &SegmentName, options: &AttachOptions) -> Result<Self, AttachError> {
-        let deadline = options.timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let error = match Self::find(name, options) {
                 Ok(attachment) => return Ok(attachment),

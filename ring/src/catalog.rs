@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::anchor::WriterLock;
+use crate::anchor::{self, WriterLock};
 use crate::attach::stated_pid;
 use crate::error::CreateError;
 use crate::frame::Generation;
@@ -15,7 +15,10 @@ use crate::name::{RingName, RingPaths, SegmentName, ShmDir};
 use crate::names::retire;
 use crate::segment::{Access, MapError, Segment, identity_of, open_file};
 
-/// The names of all rings, sorted; those without a readable anchor folder are left out.
+/// How long the descriptors of a writer may outlive its lock.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// The names of all rings, sorted; anchor folders that cannot be read or trusted are left out.
 ///
 /// # Errors
 ///
@@ -24,6 +27,9 @@ pub fn rings(shm: &ShmDir) -> std::io::Result<Vec<RingName>> {
     std::fs::read_dir(shm.root())?;
     let mut names = BTreeSet::new();
     for folder in [shm.system_anchors(), shm.user_anchors()] {
+        if anchor::check(&folder).is_err() {
+            continue;
+        }
         let Ok(entries) = std::fs::read_dir(folder) else { continue };
         for entry in entries.flatten() {
             if let Some(Ok(name)) = entry.file_name().to_str().map(RingName::new) {
@@ -52,19 +58,19 @@ pub fn remove(shm: &ShmDir, ring: &RingName) -> Result<(), RemoveError> {
 }
 
 fn remove_anchor(shm: &ShmDir, anchors: PathBuf, ring: &RingName, anchor: &Path) -> Result<(), RemoveError> {
+    anchor::check(&anchors).map_err(RemoveError::Refused)?;
     let mut paths = RingPaths::new(shm, anchors, ring, &ring.default_segment());
     let lock = WriterLock::take(&paths, ring.as_str(), Duration::ZERO).map_err(|error| match error {
         CreateError::Busy { pid, .. } => RemoveError::InUse { ring: ring.to_string(), pid },
         CreateError::Io { action, source } => RemoveError::Io { action, source },
-        error => RemoveError::io(error.to_string(), std::io::ErrorKind::PermissionDenied),
+        error => RemoveError::Refused(error),
     })?;
     let (fd, stat) = open_file(anchor, Access::ReadWrite)
         .map_err(|e| RemoveError::io(format!("open {} for removal", anchor.display()), e))?;
     let identity = (stat.st_dev, stat.st_ino);
     match Segment::map(fd, stat.st_size.cast_unsigned(), identity, Access::ReadWrite) {
         Ok(segment) => {
-            let alive = conflicting(segment.fd.as_fd(), LockKind::Shared, segment.layout.alive_lock_off, 1);
-            if alive == Ok(Some(LockKind::Exclusive)) {
+            if is_written(&segment) {
                 return Err(RemoveError::InUse { ring: ring.to_string(), pid: stated_pid(&segment) });
             }
             if let Ok(name) = SegmentName::new(segment.layout.segment_name.clone()) {
@@ -78,6 +84,7 @@ fn remove_anchor(shm: &ShmDir, anchors: PathBuf, ring: &RingName, anchor: &Path)
     }
     unlink_if(&paths.public, identity)?;
     unlink_if(anchor, identity)?;
+    paths.sweep();
     // The lock file goes last, while the lock is held: whoever opened it before finds another file there and tries again.
     let lock_file = identity_of(&paths.lock).ok().flatten();
     if let Some(identity) = lock_file {
@@ -85,6 +92,21 @@ fn remove_anchor(shm: &ShmDir, anchors: PathBuf, ring: &RingName, anchor: &Path)
     }
     drop(lock);
     Ok(())
+}
+
+/// Whether a writer holds the alive byte; one that is just ending is waited for.
+fn is_written(segment: &Segment) -> bool {
+    let deadline = Instant::now() + ENDING;
+    loop {
+        let alive = conflicting(segment.fd.as_fd(), LockKind::Shared, segment.layout.alive_lock_off, 1);
+        if alive != Ok(Some(LockKind::Exclusive)) {
+            return false;
+        }
+        if Instant::now() >= deadline {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn unlink_if(path: &Path, identity: (u64, u64)) -> Result<(), RemoveError> {
@@ -110,6 +132,8 @@ pub enum RemoveError {
         /// Its writer; 0 = not known.
         pid: u32,
     },
+    /// It belongs to another user.
+    Refused(CreateError),
     /// The system refused something.
     Io {
         /// What was tried, with the path.
@@ -133,6 +157,7 @@ impl std::fmt::Display for RemoveError {
             Self::InUse { ring, pid } => {
                 write!(f, "ring \"{ring}\" is in use by process {pid}; stop camring@{ring} first")
             }
+            Self::Refused(error) => error.fmt(f),
             Self::Io { action, source } => write!(f, "cannot {action}: {source}"),
         }
     }

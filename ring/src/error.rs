@@ -204,6 +204,13 @@ pub enum PublishError {
     Names(CreateError),
     /// The slot belongs to a generation that has been replaced since it was claimed.
     Outdated,
+    /// The metadata describe more bytes than were claimed, or planes outside of them.
+    Geometry {
+        /// Bytes that were claimed.
+        claimed: u64,
+        /// Bytes that the metadata describe.
+        described: u64,
+    },
 }
 
 impl fmt::Display for PublishError {
@@ -211,6 +218,10 @@ impl fmt::Display for PublishError {
         match self {
             Self::Names(error) => error.fmt(f),
             Self::Outdated => write!(f, "the slot belongs to a replaced generation; claim again"),
+            Self::Geometry { claimed, described } => write!(
+                f,
+                "the metadata describe {described} bytes but {claimed} were claimed; claim what the geometry needs"
+            ),
         }
     }
 }
@@ -414,7 +425,7 @@ impl fmt::Display for ReadError {
                  set more slots or read faster"
             ),
             Self::BufferSize { found, expected } => {
-                write!(f, "the buffer has {found} bytes but the frame needs {expected}")
+                write!(f, "the buffer has {found} bytes but the frame needs {expected}; make it that size")
             }
             Self::UnknownFormat { ring, format } => {
                 write!(f, "ring \"{ring}\" holds frames of the unknown format {format}; upgrade this reader")

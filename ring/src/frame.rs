@@ -383,7 +383,7 @@ impl Geometry {
             return false;
         }
         if self.format == PixelFormat::Opaque {
-            return true;
+            return self.plane_count <= 4;
         }
         let Some(tight) = Self::packed(self.width, self.height, self.format) else { return false };
         self.plane_count == tight.plane_count

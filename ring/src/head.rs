@@ -144,7 +144,7 @@ pub(crate) fn add_u64(region: &impl Region, offset: u64, value: u64) {
 pub(crate) fn store_text(region: &impl Region, decoder: &[u8; 32], codec: &[u8; 32]) {
     let guard = region.u64_at(at::TEXT_SEQ);
     let seq = guard.load(Ordering::Relaxed) & !1;
-    guard.store(seq + 1, Ordering::Relaxed);
+    guard.store(seq.wrapping_add(1), Ordering::Relaxed);
     // Pairs with the Acquire fence before the second load in `load_text`.
     fence(Ordering::SeqCst);
     for (offset, bytes) in [(at::DECODER, decoder), (at::CODEC, codec)] {
@@ -154,7 +154,7 @@ pub(crate) fn store_text(region: &impl Region, decoder: &[u8; 32], codec: &[u8; 
         }
     }
     // Pairs with the Acquire fence after the first load in `load_text`.
-    guard.store(seq + 2, Ordering::Release);
+    guard.store(seq.wrapping_add(2), Ordering::Release);
 }
 
 /// Reads decoder and codec; `None` while they are being written.

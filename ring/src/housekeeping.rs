@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lease::{LockKind, try_lock};
 use crate::process::ProcessStats;
@@ -42,7 +42,10 @@ impl Housekeeping {
     pub fn spawn(status: StatusHandle, report: impl Fn(HousekeepingEvent) + Send + 'static) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let shared = Arc::clone(&status.shared);
         let thread = thread::Builder::new().name("ring-house".into()).spawn(move || run(&status, &report, &stopped))?;
+        // A second thread for the same ring would find this one here; each wakes up by itself every 200 ms.
+        let _ = shared.housekeeper.set(thread.thread().clone());
         Ok(Self { stop, thread: Some(thread) })
     }
 }
@@ -61,16 +64,22 @@ impl Drop for Housekeeping {
 fn run(status: &StatusHandle, report: &impl Fn(HousekeepingEvent), stop: &AtomicBool) {
     let mut beat = 0u32;
     let mut last_problem = None;
+    let mut next_beat = Instant::now();
     while !stop.load(Ordering::Relaxed) {
-        status.heartbeat();
         status.wake_rest();
+        let left = next_beat.saturating_duration_since(Instant::now());
+        if left > Duration::ZERO {
+            thread::park_timeout(left);
+            continue;
+        }
+        next_beat = Instant::now() + HEARTBEAT;
+        status.heartbeat();
         if beat.is_multiple_of(BEATS_PER_LOOK) {
             status.process_stats(ProcessStats::read());
             hold_alive(status);
             look_at_names(status, report, &mut last_problem);
         }
         beat = beat.wrapping_add(1);
-        thread::park_timeout(HEARTBEAT);
     }
 }
 

@@ -198,8 +198,19 @@ impl RingPaths {
         self.anchors.join(format!("{}{:016x}", self.temp_prefix, crate::process::random_u64()))
     }
 
-    pub(crate) fn is_temp(&self, file_name: &OsString) -> bool {
+    fn is_temp(&self, file_name: &OsString) -> bool {
         file_name.to_str().is_some_and(|name| name.starts_with(&self.temp_prefix))
+    }
+
+    /// Removes what a crash while building left behind; only under the writer's lock.
+    pub(crate) fn sweep(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.anchors) else { return };
+        for entry in entries.flatten() {
+            if self.is_temp(&entry.file_name()) {
+                // Another user's leftovers cannot be removed and do no harm: the names are random.
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 }
 

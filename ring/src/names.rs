@@ -12,7 +12,7 @@ use crate::error::CreateError;
 use crate::frame::Generation;
 use crate::head::{self, Retired};
 use crate::layout::at;
-use crate::lease::{LockKind, Locked, conflicting, try_lock};
+use crate::lease::{LockKind, conflicting, try_lock};
 use crate::name::RingPaths;
 use crate::segment::{Access, MapError, Segment, identity_of, link_unnamed, open_file};
 use crate::status::wake_all;
@@ -89,6 +89,24 @@ impl Names {
         }
     }
 
+    /// Puts the current generation back under the anchor after an installation that failed half-way.
+    ///
+    /// Not possible when it has no name left; housekeeping then finds it lost and a new one is made.
+    pub(crate) fn restore(&self) {
+        if let Some(paths) = &self.paths {
+            let _ = self.put(&paths.anchor, paths);
+        }
+    }
+
+    /// Takes the anchor away again from a generation that could not be installed.
+    pub(crate) fn uninstall(&self) {
+        if let Some(paths) = &self.paths
+            && identity_of(&paths.anchor) == Ok(Some(self.live.segment.identity))
+        {
+            let _ = rustix::fs::unlink(&paths.anchor);
+        }
+    }
+
     fn first_name(&self, name: &Path, paths: &RingPaths) -> Result<(), CreateError> {
         let temp = paths.temp();
         link_unnamed(self.live.segment.fd.as_fd(), &temp)
@@ -110,11 +128,11 @@ impl Names {
         let alive = old.layout.alive_lock_off;
         let act = |e| CreateError::io(format!("lock the old ring {}", public.display()), e);
         let writer = conflicting(old.fd.as_fd(), LockKind::Shared, alive, 1).map_err(act)?;
-        if writer == Some(LockKind::Exclusive)
-            || try_lock(old.fd.as_fd(), LockKind::Exclusive, alive, 1).map_err(act)? == Locked::Conflict
-        {
+        if writer == Some(LockKind::Exclusive) {
             return Err(self.taken(public, "another camera's ring, which is being written".into()));
         }
+        // A conflict now is a reader that squats on the byte, which is no reason to give way.
+        try_lock(old.fd.as_fd(), LockKind::Exclusive, alive, 1).map_err(act)?;
         retire(&old, self.live.segment.layout.ring_uuid, Retired::Superseded);
         Ok(())
     }
@@ -153,7 +171,9 @@ pub(crate) fn retire(old: &Segment, successor: Generation, how: Retired) {
     let word = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("half of sixteen bytes"));
     head::store_u64(&old.map, at::SUCCESSOR_UUID, word(low));
     head::store_u64(&old.map, at::SUCCESSOR_UUID + 8, word(high));
-    head::store_retired(&old.map, how);
+    if head::load_retired(&old.map) == Retired::No {
+        head::store_retired(&old.map, how);
+    }
     head::bump_notify(&old.map);
     wake_all(&old.map);
 }

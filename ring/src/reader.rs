@@ -84,10 +84,20 @@ struct Inner {
     stats: ReaderStats,
     slice: Slice,
     next_identity_check: Instant,
+    /// The head at the last look: while it moves, the name needs no check.
+    head_seen: u64,
     follow_pause: Duration,
     next_follow: Instant,
-    heartbeat: (u64, Instant),
+    /// The heartbeat seen last, and when this handle has seen it move.
+    heartbeat: (u64, Option<Instant>),
     removed: bool,
+}
+
+/// Whether a read returned its frame for the first time on this handle.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Account {
+    New,
+    Known,
 }
 
 impl Ring {
@@ -109,9 +119,10 @@ impl Ring {
             stats: ReaderStats::default(),
             slice: Slice::default(),
             next_identity_check: now + IDENTITY_PAUSE,
+            head_seen: u64::MAX,
             follow_pause: FOLLOW_FIRST,
             next_follow: now,
-            heartbeat: (heartbeat, now),
+            heartbeat: (heartbeat, None),
             removed: false,
         };
         Ok(Self { name, options, inner: Mutex::new(inner) })
@@ -139,6 +150,10 @@ impl Ring {
     /// [`ReadError::NoFrame`] until the first frame is published; [`ReadError::Overrun`] when every attempt was
     /// overtaken; [`ReadError::UnknownFormat`] and [`ReadError::Corrupt`].
     pub fn latest(&self, buffer: &mut Vec<u8>) -> Result<Frame, ReadError> {
+        self.read_into(buffer).map(|(frame, _)| frame)
+    }
+
+    fn read_into(&self, buffer: &mut Vec<u8>) -> Result<(Frame, Account), ReadError> {
         self.read(|segment, offset, len| {
             slot::resize(buffer, usize::try_from(len).unwrap_or(0));
             slot::copy_payload(&segment.map, offset, buffer);
@@ -159,6 +174,7 @@ impl Ring {
             slot::copy_payload(&segment.map, offset, buffer);
             Ok(())
         })
+        .map(|(frame, _)| frame)
     }
 
     /// Describes the newest frame without copying its pixels.
@@ -183,16 +199,16 @@ impl Ring {
     /// [`ReadError::Timeout`] with the camera's state; else as [`Ring::latest`].
     pub fn next(&self, buffer: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Frame, ReadError> {
         let started = Instant::now();
-        let deadline = timeout.map(|timeout| started + timeout);
+        let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         loop {
-            let before = self.lock().stats.frames;
-            if !self.wait_newer(self.last_seq(), deadline) {
+            let (last, resets) = self.horizon();
+            if !self.wait_newer(last, resets, deadline) {
                 return Err(self.timed_out(started));
             }
-            match self.latest(buffer) {
-                // Counted as returned for the first time: not one that another thread of this handle took meanwhile.
-                Ok(frame) if self.lock().stats.frames != before => return Ok(frame),
-                Ok(_) | Err(ReadError::NoFrame { .. }) => {}
+            match self.read_into(buffer) {
+                Ok((frame, Account::New)) => return Ok(frame),
+                // Another thread of this handle took it, or the generation changed in between.
+                Ok((_, Account::Known)) | Err(ReadError::NoFrame { .. }) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -202,11 +218,17 @@ impl Ring {
     ///
     /// Uses no CPU while it sleeps; looks at the ring's name about once a second meanwhile.
     pub fn wait(&self, last: Sequence, timeout: Option<Duration>) -> bool {
-        self.wait_newer(last, timeout.map(|timeout| Instant::now() + timeout))
+        let (_, resets) = self.horizon();
+        self.wait_newer(last, resets, timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
     }
 
-    fn wait_newer(&self, last: Sequence, deadline: Option<Instant>) -> bool {
-        let resets = self.lock().stats.resets;
+    /// The newest frame returned so far, and how often the numbers have begun anew before it.
+    fn horizon(&self) -> (Sequence, u64) {
+        let inner = self.lock();
+        (Sequence(inner.last), inner.stats.resets)
+    }
+
+    fn wait_newer(&self, last: Sequence, resets: u64, deadline: Option<Instant>) -> bool {
         loop {
             let attachment = self.current();
             let map = &attachment.segment.map;
@@ -220,10 +242,20 @@ impl Ring {
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return false;
             }
-            let polling = head::load_u32(map, at::WAKE_MODE) == 1 || head::load_retired(map) != Retired::No;
-            let slice = self.lock().slice.next(deadline, polling);
+            let slice = self.next_sleep(map, deadline);
             let woken = wait::sleep(map, seen, slice);
             self.learn(&attachment, woken, seen);
+        }
+    }
+
+    /// How long to sleep at most before looking again.
+    fn next_sleep(&self, map: &impl crate::sync::Region, deadline: Option<Instant>) -> Duration {
+        let inner = self.lock();
+        let slice = inner.slice.next(deadline, head::load_u32(map, at::WAKE_MODE) == 1);
+        match head::load_retired(map) {
+            Retired::No => slice,
+            // Nobody wakes the readers of a retired generation: look when following is due again.
+            _ => slice.min(inner.next_follow.saturating_duration_since(Instant::now()).max(FOLLOW_FIRST)),
         }
     }
 
@@ -234,18 +266,15 @@ impl Ring {
         match woken {
             Woken::Early => inner.slice.woken(),
             Woken::Timeout if changed => inner.slice.missed(),
-            Woken::Timeout => self.follow_if_gone(&mut inner),
+            Woken::Timeout => self.look_around(&mut inner),
         }
     }
 
     /// The generation to read now: follows a retired one, and looks at the name once a second while no frame comes.
     fn current(&self) -> Arc<Attachment> {
         let mut inner = self.lock();
-        let map = &inner.current.segment.map;
-        let idle = head::load_head(map).is_none_or(|head| head.seq <= inner.last);
-        match head::load_retired(map) {
-            Retired::No if idle => self.follow_if_gone(&mut inner),
-            Retired::No => {}
+        match head::load_retired(&inner.current.segment.map) {
+            Retired::No => self.look_around(&mut inner),
             Retired::Superseded => self.follow(&mut inner),
             Retired::Removed => {
                 inner.removed = true;
@@ -255,13 +284,17 @@ impl Ring {
         Arc::clone(&inner.current)
     }
 
-    /// Compares the name with the file, at most once a second, and follows when they differ.
-    fn follow_if_gone(&self, inner: &mut Inner) {
+    /// Once a second, while no frame comes: compares the name with the file, and follows when they differ.
+    fn look_around(&self, inner: &mut Inner) {
         let now = Instant::now();
         if now < inner.next_identity_check {
             return;
         }
         inner.next_identity_check = now + IDENTITY_PAUSE;
+        let head = head::load_head(&inner.current.segment.map).map_or(0, |head| head.seq);
+        if std::mem::replace(&mut inner.head_seen, head) != head {
+            return;
+        }
         if !inner.current.is_current().unwrap_or(true) {
             self.follow(inner);
         }
@@ -274,46 +307,55 @@ impl Ring {
             return;
         }
         let found = Attachment::find(&self.name, &self.options);
-        let Ok(next) = found else {
+        // The same name may lead somewhere else meanwhile: to another camera's segment of that name.
+        let same_camera = |next: &Attachment| next.segment.layout.camera_id == inner.current.segment.layout.camera_id;
+        let Some(next) = found.ok().filter(same_camera) else {
             inner.next_follow = now + inner.follow_pause;
             inner.follow_pause = (inner.follow_pause * 2).min(FOLLOW_MAX);
             return;
         };
         inner.follow_pause = FOLLOW_FIRST;
         inner.removed = false;
-        if next.segment.identity == inner.current.segment.identity {
-            return;
+        if next.segment.identity != inner.current.segment.identity {
+            // A generation that does not continue the numbers begins anew: nothing of it has been seen.
+            if next.segment.layout.base_seq < inner.last {
+                inner.last = 0;
+                inner.stats.resets += 1;
+            }
+            inner.stats.followed += 1;
+            inner.heartbeat = (head::load_u64(&next.segment.map, at::HEARTBEAT_MONO_NS), None);
+            inner.head_seen = u64::MAX;
         }
-        // A generation that does not continue the numbers begins anew: nothing of it has been seen.
-        let newest = head::load_head(&next.segment.map).map_or(0, |head| head.seq);
-        if newest.max(next.segment.layout.base_seq) < inner.last {
-            inner.last = 0;
-            inner.stats.resets += 1;
-        }
-        inner.stats.followed += 1;
+        // Also the same file under its other name, which is where to look from now on.
         inner.current = Arc::new(next);
     }
 
     /// Describes and copies the newest frame until the writer lets a copy pass; `copy` gets segment, offset, length.
-    fn read(&self, mut copy: impl FnMut(&Segment, u64, u64) -> Result<(), ReadError>) -> Result<Frame, ReadError> {
-        let attachment = self.current();
-        let Segment { map, layout, .. } = &attachment.segment;
+    fn read(
+        &self,
+        mut copy: impl FnMut(&Segment, u64, u64) -> Result<(), ReadError>,
+    ) -> Result<(Frame, Account), ReadError> {
         for attempt in 0..ATTEMPTS {
+            let attachment = self.current();
+            let Segment { map, layout, .. } = &attachment.segment;
             let Some((head, stamp, meta)) = self.describe(&attachment.segment)? else { continue };
             copy(&attachment.segment, layout.payload_off(head.slot), meta.geometry.len)?;
-            if slot::is_unchanged(map, layout, head.slot, stamp) {
-                return Ok(self.account(meta, layout.ring_uuid, attempt));
+            if slot::is_unchanged(map, layout, head.slot, stamp)
+                && let Some(done) = self.account(&attachment, meta, attempt)
+            {
+                return Ok(done);
             }
         }
-        Err(self.overrun(&attachment.segment))
+        Err(self.overrun(&self.current().segment))
     }
 
     /// The newest frame's place, stamp and checked metadata; `None` when the writer was faster.
     fn describe(&self, segment: &Segment) -> Result<Option<(Head, u64, FrameMeta)>, ReadError> {
         let (map, layout) = (&segment.map, &segment.layout);
         let Some(head) = head::load_head(map) else { return Err(self.no_frame(segment)) };
-        if head.slot >= layout.slot_count {
-            return Err(self.corrupt(format!("the newest frame is in slot {} of {}", head.slot, layout.slot_count)));
+        if head.slot >= layout.slot_count || head.seq == 0 {
+            let Head { seq, slot } = head;
+            return Err(self.corrupt(format!("its newest frame is {seq} in slot {slot} of {}", layout.slot_count)));
         }
         let stamp = slot::load_stamp(map, layout, head.slot);
         if stamp != head.seq << 1 {
@@ -333,8 +375,14 @@ impl Ring {
         Ok(Some((head, stamp, meta)))
     }
 
-    fn account(&self, meta: FrameMeta, generation: Generation, attempt: u32) -> Frame {
+    /// Counts a frame; `None` when another thread has gone on to the next generation meanwhile: its numbers are not
+    /// to be mixed with those of this one.
+    fn account(&self, attachment: &Arc<Attachment>, meta: FrameMeta, attempt: u32) -> Option<(Frame, Account)> {
         let mut inner = self.lock();
+        if !Arc::ptr_eq(attachment, &inner.current) {
+            return None;
+        }
+        let generation = attachment.segment.layout.ring_uuid;
         inner.stats.retries += u64::from(attempt);
         let new = meta.seq.0.saturating_sub(inner.last);
         let skipped = if inner.last == 0 { 0 } else { new.saturating_sub(1) };
@@ -343,7 +391,8 @@ impl Ring {
             inner.stats.skipped += skipped;
             inner.last = meta.seq.0;
         }
-        Frame { meta, skipped, generation }
+        let account = if new > 0 { Account::New } else { Account::Known };
+        Some((Frame { meta, skipped, generation }, account))
     }
 
     /// What the header says now.
@@ -368,16 +417,17 @@ impl Ring {
         let mut inner = self.lock();
         let now = Instant::now();
         if inner.heartbeat.0 != beat {
-            inner.heartbeat = (beat, now);
+            inner.heartbeat = (beat, Some(now));
         }
         let own_age = mono_ns().saturating_sub(beat.cast_signed());
         let fresh_by_clock = (0..HEARTBEAT_FRESH.as_nanos() as i64).contains(&own_age);
-        let observed_moving = now.duration_since(inner.heartbeat.1) < HEARTBEAT_FRESH && inner.heartbeat.0 != 0;
+        let observed_moving = inner.heartbeat.1.is_some_and(|seen| now.duration_since(seen) < HEARTBEAT_FRESH);
         drop(inner);
-        match (attachment.writer_holds_alive(), fresh_by_clock || observed_moving) {
-            (true, true) => Liveness::Alive,
-            (true, false) => Liveness::Hung,
-            (false, _) => Liveness::Gone,
+        // Movement is the best evidence: it needs no clock in common, and a reader may squat on the alive byte.
+        match (observed_moving, attachment.writer_holds_alive(), fresh_by_clock) {
+            (true, ..) | (false, true, true) => Liveness::Alive,
+            (false, true, false) => Liveness::Hung,
+            (false, false, _) => Liveness::Gone,
         }
     }
 
@@ -440,7 +490,7 @@ impl Ring {
             ring: self.name.to_string(),
             state: state.state,
             reason: state.reason,
-            writer_alive: attachment.writer_holds_alive(),
+            writer_alive: self.liveness() != Liveness::Gone,
             waited_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
@@ -449,10 +499,10 @@ impl Ring {
 /// Age of a frame now, ns: how long ago its last packet arrived, time suspended included.
 #[must_use]
 pub fn age_ns(meta: &FrameMeta) -> i64 {
-    let suspended = crate::clock::boot_minus_mono_ns() - meta.boot_minus_mono_ns;
+    let suspended = crate::clock::boot_minus_mono_ns().saturating_sub(meta.boot_minus_mono_ns);
     // A machine that was not suspended shows a few ns of jitter between the two clocks.
-    let suspended = if suspended.abs() < 1_000_000 { 0 } else { suspended };
-    mono_ns() - meta.arrival_mono_ns + suspended
+    let suspended = if suspended.unsigned_abs() < 1_000_000 { 0 } else { suspended };
+    mono_ns().saturating_sub(meta.arrival_mono_ns).saturating_add(suspended)
 }
 
 impl Ring {

@@ -24,10 +24,9 @@ fn full_fence() {
     }
 }
 
-/// Writer: the slot is being written from here on; whoever reads it now will notice.
-pub(crate) fn begin_write(region: &impl Region, layout: &Layout, slot: u32) {
-    let stamp = region.u64_at(layout.slot_header_off(slot));
-    stamp.store(stamp.load(Ordering::Relaxed) | 1, Ordering::Relaxed);
+/// Writer: the slot, whose stamp was `stamp`, is being written from here on; whoever reads it now will notice.
+pub(crate) fn begin_write(region: &impl Region, layout: &Layout, slot: u32, stamp: u64) {
+    region.u64_at(layout.slot_header_off(slot)).store(stamp | 1, Ordering::Relaxed);
     // Pairs with the Acquire fence in `is_unchanged`: a reader that has seen any byte written after this fence sees
     // the odd stamp when it checks.
     full_fence();

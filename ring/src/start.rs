@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Gid, Mode, Stat, Uid};
 use rustix::io::Errno;
@@ -23,7 +23,12 @@ use crate::segment::{Access, MapError, Mapping, Segment, allocate, free_bytes, o
 use crate::slot;
 use crate::status::{Counter, Shared, StatusHandle};
 use crate::sync::Region;
-use crate::writer::{Live, Writer};
+use crate::writer::{Live, Writer, carry_over};
+
+/// Numbers from here on are damage: at 240 frames a second they are 18,000 years away.
+const SEQ_LIMIT: u64 = 1 << 47;
+/// Pause between two looks for a writer that is just ending.
+const ALIVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// How large the slots are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -171,45 +176,77 @@ impl Writer {
     pub fn start(options: WriterOptions) -> Result<(Self, Started), CreateError> {
         let anchors = anchor::folder(&options.shm)?;
         let paths = RingPaths::new(&options.shm, anchors, &options.ring, &options.segment);
+        let deadline = Instant::now().checked_add(options.lock_wait);
         let lock = WriterLock::take(&paths, options.ring.as_str(), options.lock_wait)?;
-        sweep(&paths);
+        paths.sweep();
         let mut started = Started::default();
-        let mut source_seq = 0;
-        let (segment, formerly, old) = match find(&options, &paths)? {
-            Found::Adoptable(segment) => {
-                started.adopted = true;
-                give_to_readers(&options, segment.fd.as_fd(), &mut started.notes)?;
-                started.torn_repaired = adopt(&options, &segment)?;
-                source_seq = newest_source_seq(&segment);
-                (segment, None, None)
-            }
-            Found::Nothing => {
-                (create(&options, options.first_slot_bytes(), 0, &paths.anchors, &mut started.notes)?, None, None)
-            }
-            Found::Unfit { why, old, identity, base_seq, source_seq: last } => {
-                started.not_adopted = Some(why);
-                source_seq = last;
-                let new = create(&options, options.first_slot_bytes(), base_seq, &paths.anchors, &mut started.notes)?;
-                (new, Some(identity), old)
-            }
-        };
+        let taken = take(&options, &paths, find_unwritten(&options, &paths, deadline)?, &mut started)?;
         let names = Names {
-            live: Arc::new(Live::new(segment)),
+            live: Arc::new(Live::new(taken.segment)),
             ring: options.ring.as_str().to_owned(),
             camera: options.ring.camera().to_owned(),
             paths: Some(paths),
             _lock: Some(lock),
         };
         if started.adopted {
-            names.settle()?
-        } else {
-            names.install(formerly)?
-        };
-        if let Some(old) = old {
-            retire(&old, names.live.segment.layout.ring_uuid, Retired::Superseded);
+            names.settle()?;
+        } else if let Err(error) = names.install(taken.formerly) {
+            names.uninstall();
+            return Err(error);
         }
-        let writer = Self::new(options, Arc::new(Shared::new(names)), started.adopted, source_seq);
-        Ok((writer, started))
+        if let Some(old) = &taken.old {
+            retire(old, names.live.segment.layout.ring_uuid, Retired::Superseded);
+        }
+        let restarted = started.adopted || taken.old.is_some();
+        Ok((Self::new(options, Arc::new(Shared::new(names)), restarted, taken.source_seq), started))
+    }
+}
+
+/// The generation to write, and what it replaces.
+struct Taken {
+    segment: Segment,
+    formerly: Option<(u64, u64)>,
+    old: Option<Segment>,
+    source_seq: u64,
+}
+
+fn take(options: &WriterOptions, paths: &RingPaths, found: Found, started: &mut Started) -> Result<Taken, CreateError> {
+    let notes = &mut started.notes;
+    match found {
+        Found::Adoptable(segment) => {
+            give_to_readers(options, segment.fd.as_fd(), notes)?;
+            started.torn_repaired = adopt(options, &segment)?;
+            started.adopted = true;
+            let source_seq = newest_source_seq(&segment);
+            Ok(Taken { segment, formerly: None, old: None, source_seq })
+        }
+        Found::Nothing => {
+            let segment = create(options, options.first_slot_bytes(), 0, &paths.anchors, notes)?;
+            Ok(Taken { segment, formerly: None, old: None, source_seq: 0 })
+        }
+        Found::Unfit { why, old, identity, base_seq, source_seq } => {
+            started.not_adopted = Some(why);
+            let segment = create(options, options.first_slot_bytes(), base_seq, &paths.anchors, notes)?;
+            if let Some(old) = &old {
+                let epoch = head::load_u32(&old.map, at::WRITER_EPOCH).wrapping_add(1);
+                carry_over(old, &segment);
+                head::add_u64(&segment.map, Counter::Generations.offset(), 1);
+                enter(&segment.map, epoch);
+            }
+            Ok(Taken { segment, formerly: Some(identity), old, source_seq })
+        }
+    }
+}
+
+/// As [`find`], but waits until `deadline` for the descriptors of a writer that is just ending.
+fn find_unwritten(options: &WriterOptions, paths: &RingPaths, deadline: Option<Instant>) -> Result<Found, CreateError> {
+    loop {
+        match find(options, paths) {
+            Err(CreateError::Busy { .. }) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
+                std::thread::sleep(ALIVE_PAUSE);
+            }
+            result => return result,
+        }
     }
 }
 
@@ -220,36 +257,43 @@ impl StatusHandle {
     ///
     /// [`CreateError::NameTaken`] when something else has taken the public name.
     pub fn settle_names(&self) -> Result<crate::names::Settled, CreateError> {
-        let settled = self.shared.names().settle()?;
+        let names = self.shared.names();
+        let settled = names.settle()?;
+        // Under the guard: the publisher clears it when it has made another generation.
+        self.shared.lost.store(settled.lost, crate::sync::Ordering::Relaxed);
+        drop(names);
         if settled.relinked > 0 {
             self.add(Counter::Relinked, u64::from(settled.relinked));
-        }
-        if settled.lost {
-            self.shared.lost.store(true, crate::sync::Ordering::Relaxed);
         }
         Ok(settled)
     }
 }
 
-/// Removes what a crash while building left behind.
-fn sweep(paths: &RingPaths) {
-    let Ok(entries) = std::fs::read_dir(&paths.anchors) else { return };
-    for entry in entries.flatten() {
-        if paths.is_temp(&entry.file_name()) {
-            // Another user's leftovers cannot be removed and do no harm: the names are random.
-            let _ = std::fs::remove_file(entry.path());
-        }
+/// Looks at the anchor and judges what is there.
+fn find(options: &WriterOptions, paths: &RingPaths) -> Result<Found, CreateError> {
+    match open_file(&paths.anchor, Access::ReadWrite) {
+        Ok((fd, stat)) => judge(options, &paths.anchor, fd, &stat),
+        Err(Errno::NOENT) => Ok(find_public(options, paths)),
+        Err(error) => judge_unopened(options, &paths.anchor, error),
     }
 }
 
-/// Looks at the anchor and judges what is there.
-fn find(options: &WriterOptions, paths: &RingPaths) -> Result<Found, CreateError> {
-    let path = &paths.anchor;
-    let (fd, stat) = match open_file(path, Access::ReadWrite) {
-        Ok(opened) => opened,
-        Err(Errno::NOENT) => return Ok(Found::Nothing),
-        Err(error) => return judge_unopened(options, path, error),
-    };
+/// Without an anchor a ring is not adopted, but the numbers go on where its public name still leads to it.
+fn find_public(options: &WriterOptions, paths: &RingPaths) -> Found {
+    let Ok((fd, stat)) = open_file(&paths.public, Access::ReadWrite) else { return Found::Nothing };
+    match judge(options, &paths.public, fd, &stat) {
+        Ok(Found::Adoptable(old)) => unfit_by("its anchor is missing".into(), old),
+        // Whose it is and whether it may be replaced is judged when the name is taken.
+        _ => Found::Nothing,
+    }
+}
+
+fn unfit_by(why: String, old: Segment) -> Found {
+    let (base_seq, source_seq) = (newest_seq(&old), newest_source_seq(&old));
+    Found::Unfit { why, identity: old.identity, base_seq, source_seq, old: Some(old) }
+}
+
+fn judge(options: &WriterOptions, path: &Path, fd: OwnedFd, stat: &Stat) -> Result<Found, CreateError> {
     if stat.st_uid != geteuid().as_raw() {
         return Err(foreign(options, path, stat.st_uid));
     }
@@ -270,10 +314,7 @@ fn find(options: &WriterOptions, paths: &RingPaths) -> Result<Found, CreateError
     }
     Ok(match unfit(options, &segment) {
         None => Found::Adoptable(segment),
-        Some(why) => {
-            let (base_seq, source_seq) = (newest_seq(&segment), newest_source_seq(&segment));
-            Found::Unfit { why, old: Some(segment), identity, base_seq, source_seq }
-        }
+        Some(why) => unfit_by(why, segment),
     })
 }
 
@@ -334,7 +375,7 @@ fn unfit(options: &WriterOptions, segment: &Segment) -> Option<String> {
 fn contradiction(segment: &Segment) -> Option<String> {
     let (map, layout) = (&segment.map, &segment.layout);
     let head = head::load_head(map).unwrap_or(Head { seq: layout.base_seq, slot: 0 });
-    if head.seq >= 1 << 47 || head.slot >= layout.slot_count {
+    if head.seq >= SEQ_LIMIT || head.slot >= layout.slot_count {
         return Some("its head points nowhere".into());
     }
     if head::load_head(map).is_some() && slot::load_stamp(map, layout, head.slot) != head.seq << 1 {
@@ -513,10 +554,9 @@ fn no_room(options: &WriterOptions, needed: u64, error: Errno) -> CreateError {
 fn newest_seq(segment: &Segment) -> u64 {
     let (map, layout) = (&segment.map, &segment.layout);
     let stamps = (0..layout.slot_count).map(|index| slot::load_stamp(map, layout, index));
-    let newest = stamps.filter(|stamp| stamp & 1 == 0).map(|stamp| stamp >> 1).max().unwrap_or(0);
-    let head = head::load_head(map).map_or(0, |head| head.seq);
-    let plausible = newest.max(head).max(layout.base_seq);
-    if plausible < 1 << 47 { plausible } else { 0 }
+    let published = stamps.filter(|stamp| stamp & 1 == 0).map(|stamp| stamp >> 1);
+    let head = head::load_head(map).map(|head| head.seq);
+    published.chain(head).chain([layout.base_seq]).filter(|seq| *seq < SEQ_LIMIT).max().unwrap_or(0)
 }
 
 /// `source_seq` of the newest frame held; 0 when there is none.
@@ -526,7 +566,8 @@ fn newest_source_seq(segment: &Segment) -> u64 {
         let stamp = slot::load_stamp(map, layout, *index);
         stamp & 1 == 0 && stamp != 0
     });
-    published.map(|index| crate::meta::decode(&slot::load_words(map, layout, index)).source_seq).max().unwrap_or(0)
+    let numbers = published.map(|index| crate::meta::decode(&slot::load_words(map, layout, index)).source_seq);
+    numbers.filter(|number| *number < SEQ_LIMIT).max().unwrap_or(0)
 }
 
 /// Identity of a generation for a segment that is formatted in place.

@@ -1,7 +1,8 @@
 //! What the header says about the camera and its daemon: written by the daemon's other threads, read by anybody.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
 
 use crate::frame::{Generation, Reason, Sequence, State};
 use crate::head::{self, Retired, StateWord};
@@ -102,11 +103,21 @@ pub(crate) struct Shared {
     pub(crate) wake_overflow: AtomicBool,
     /// Both names of the generation are gone: the next frame goes into a new one.
     pub(crate) lost: AtomicBool,
+    /// Until when readers are told to poll because the kernel has refused a wake-up; 0 = they are not.
+    pub(crate) poll_until_ns: AtomicI64,
+    /// Whom to wake when more readers sleep than one wake-up call takes.
+    pub(crate) housekeeper: OnceLock<Thread>,
 }
 
 impl Shared {
     pub(crate) fn new(names: Names) -> Self {
-        Self { names: Mutex::new(names), wake_overflow: AtomicBool::new(false), lost: AtomicBool::new(false) }
+        Self {
+            names: Mutex::new(names),
+            wake_overflow: AtomicBool::new(false),
+            lost: AtomicBool::new(false),
+            poll_until_ns: AtomicI64::new(0),
+            housekeeper: OnceLock::new(),
+        }
     }
 
     pub(crate) fn names(&self) -> MutexGuard<'_, Names> {
@@ -134,8 +145,8 @@ impl StatusHandle {
             };
             head::store_state(map, StateWord { state, reason, attempt }, since, next);
             head::bump_notify(map);
-            wake_all(map);
         });
+        wake_all(&self.live().segment.map);
     }
 
     /// Sets a counter that this thread alone writes.
@@ -206,7 +217,13 @@ impl StatusHandle {
         self.with_live(|live| {
             let map = &live.segment.map;
             head::store_u64(map, at::HEARTBEAT_REAL_NS, crate::clock::real_ns().cast_unsigned());
-            head::store_u64(map, at::HEARTBEAT_MONO_NS, crate::clock::mono_ns().cast_unsigned());
+            let now = crate::clock::mono_ns();
+            head::store_u64(map, at::HEARTBEAT_MONO_NS, now.cast_unsigned());
+            let poll_until = self.shared.poll_until_ns.load(Ordering::Relaxed);
+            if poll_until != 0 && now >= poll_until {
+                self.shared.poll_until_ns.store(0, Ordering::Relaxed);
+                head::store_u32(map, at::WAKE_MODE, 0);
+            }
         });
     }
 
@@ -225,8 +242,12 @@ impl StatusHandle {
     /// Wakes the sleepers that the publishing thread has left.
     pub(crate) fn wake_rest(&self) {
         if self.shared.wake_overflow.swap(false, Ordering::Relaxed) {
-            self.with_live(|live| wake_all(&live.segment.map));
+            wake_all(&self.live().segment.map);
         }
+    }
+
+    fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.shared.names().live)
     }
 
     fn with_live<T>(&self, act: impl FnOnce(&Live) -> T) -> T {
@@ -234,10 +255,18 @@ impl StatusHandle {
     }
 }
 
-/// Wakes every sleeper, in steps, and stops when the kernel has no more or refuses.
+/// Wakes the sleepers in steps, until the kernel has no more or refuses, and never more than 16,384: threads that
+/// sleep again at once could keep the waker busy for ever.
 pub(crate) fn wake_all(region: &impl Region) {
-    while matches!(wait::wake(region, wait::WAKE_STEP), Ok(woken) if woken == wait::WAKE_STEP as usize) {}
+    for _ in 0..WAKE_STEPS_MAX {
+        match wait::wake(region, wait::WAKE_STEP) {
+            Ok(woken) if woken >= wait::WAKE_STEP as usize => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
 }
+
+const WAKE_STEPS_MAX: u32 = 64;
 
 fn padded(text: &str) -> [u8; 32] {
     let mut out = [0; 32];

@@ -3,8 +3,10 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use crate::anchor;
 use crate::clock::{boot_minus_mono_ns, mono_ns, real_ns};
 use crate::error::{ClaimError, CreateError, PublishError};
 use crate::frame::{FrameFlags, FrameMeta, Generation, Geometry, Sequence};
@@ -34,13 +36,15 @@ pub(crate) struct Live {
     pub(crate) segment: Segment,
     /// 0 empty, odd being written, even published; never read back from the segment.
     stamps: Box<[AtomicU64]>,
+    /// Another generation has taken over: nothing is written here any more.
+    retired: AtomicBool,
 }
 
 impl Live {
     pub(crate) fn new(segment: Segment) -> Self {
         let (map, layout) = (&segment.map, &segment.layout);
         let stamps = (0..layout.slot_count).map(|i| AtomicU64::new(slot::load_stamp(map, layout, i))).collect();
-        Self { segment, stamps }
+        Self { segment, stamps, retired: AtomicBool::new(false) }
     }
 
     fn stamp(&self, index: u32) -> u64 {
@@ -75,7 +79,7 @@ impl AsMut<[u8]> for SlotMut {
 
 impl Drop for SlotMut {
     fn drop(&mut self) {
-        if self.live.stamp(self.index) & 1 == 1 {
+        if self.live.stamp(self.index) & 1 == 1 && !self.live.retired.load(Ordering::Acquire) {
             slot::abort(&self.live.segment.map, &self.live.segment.layout, self.index);
             self.live.set_stamp(self.index, 0);
         }
@@ -102,13 +106,13 @@ pub struct Writer {
     dropped: u64,
     last_publish_ns: i64,
     interval_ns: i64,
-    poll_until_ns: Option<i64>,
     room_retry: Duration,
     room_retry_at: Option<Instant>,
 }
 
 impl Writer {
-    pub(crate) fn new(options: WriterOptions, shared: Arc<Shared>, adopted: bool, source_seq: u64) -> Self {
+    /// `restarted`: the ring held frames of an earlier daemon, and the first frame is to say so.
+    pub(crate) fn new(options: WriterOptions, shared: Arc<Shared>, restarted: bool, source_seq: u64) -> Self {
         let live = Arc::clone(&shared.names().live);
         let (map, layout) = (&live.segment.map, &live.segment.layout);
         let head = head::load_head(map);
@@ -121,11 +125,10 @@ impl Writer {
             seq: head.map_or(layout.base_seq, |head| head.seq),
             source_seq,
             geometry_epoch: head::load_u32(map, at::GEOMETRY_EPOCH),
-            next_flags: FrameFlags::default().with_if(adopted, after_restart),
+            next_flags: FrameFlags::default().with_if(restarted, after_restart),
             dropped: dropped_so_far(map),
             last_publish_ns: 0,
             interval_ns: 0,
-            poll_until_ns: None,
             room_retry: ROOM_RETRY_FIRST,
             room_retry_at: None,
             pending: None,
@@ -233,11 +236,13 @@ impl Writer {
     ///
     /// [`ClaimError`]; the caller counts the frame with [`Writer::count_drop`] and goes on.
     pub fn claim(&mut self, len: u64) -> Result<SlotMut, ClaimError> {
+        let fits = len <= self.slot_capacity();
         let lost = self.shared.lost.load(Ordering::Relaxed);
-        let target = if len <= self.slot_capacity() && !lost {
-            Arc::clone(&self.live)
-        } else {
-            self.larger(len.max(if lost { self.slot_capacity() } else { 0 }))?
+        let target = match (fits, lost) {
+            (true, false) => Arc::clone(&self.live),
+            // Without room for another one, the inode without a name still serves the readers that have it.
+            (true, true) => self.larger(self.slot_capacity()).unwrap_or_else(|_| Arc::clone(&self.live)),
+            (false, _) => self.larger(len)?,
         };
         let current = Arc::ptr_eq(&target, &self.live);
         let index = claim_in(&target, if current { self.head } else { None }).ok_or(ClaimError::NoSlot)?;
@@ -264,19 +269,21 @@ impl Writer {
         let Some(anchors) = anchors else {
             return Err(ClaimError::TooLarge { needed: len, capacity: self.slot_capacity() });
         };
-        match create(&self.options, len, self.seq, &anchors, &mut Vec::new()) {
-            Ok(segment) => {
-                self.room_retry_at = None;
-                self.room_retry = ROOM_RETRY_FIRST;
-                Ok(Arc::clone(self.pending.insert(Arc::new(Live::new(segment)))))
-            }
+        // Whoever removed the names may have removed their folder as well.
+        let made = anchor::make(&anchors);
+        match made.and_then(|()| create(&self.options, len, self.seq, &anchors, &mut Vec::new())) {
+            Ok(segment) => Ok(Arc::clone(self.pending.insert(Arc::new(Live::new(segment))))),
             Err(error) => {
-                let pause = if self.head.is_none() { ROOM_RETRY_EMPTY } else { self.room_retry };
-                self.room_retry_at = Some(Instant::now() + pause);
-                self.room_retry = (self.room_retry * 2).min(ROOM_RETRY_MAX);
+                self.pause_before_larger();
                 Err(ClaimError::NoLargerRing(error))
             }
         }
+    }
+
+    fn pause_before_larger(&mut self) {
+        let pause = if self.head.is_none() { ROOM_RETRY_EMPTY } else { self.room_retry };
+        self.room_retry_at = Some(Instant::now() + pause);
+        self.room_retry = (self.room_retry * 2).min(ROOM_RETRY_MAX);
     }
 
     /// Makes a filled slot the newest frame and wakes the readers; returns its number.
@@ -293,6 +300,13 @@ impl Writer {
         if fresh && !self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &slot.live)) {
             return Err(PublishError::Outdated);
         }
+        if meta.geometry.len > slot.len || !meta.geometry.fits(slot.len) {
+            return Err(PublishError::Geometry { claimed: slot.len, described: meta.geometry.len });
+        }
+        if !fresh {
+            // A larger generation whose frame never came would hold its memory, and number its first frame wrongly.
+            self.pending.take_if(|pending| Arc::strong_count(pending) == 1);
+        }
         let seq = self.seq + 1;
         self.complete(&mut meta, seq);
         let Segment { map, layout, .. } = &slot.live.segment;
@@ -301,10 +315,12 @@ impl Writer {
         slot.live.set_stamp(slot.index, seq << 1);
         let head = Head { seq, slot: slot.index };
         head::store_head(map, head);
+        // Also when the new generation fails: a reader may have seen the number there.
+        self.seq = seq;
         if fresh {
             self.switch(Arc::clone(&slot.live)).map_err(PublishError::Names)?;
         }
-        self.seq = seq;
+        self.geometry_epoch = meta.geometry_epoch;
         self.head = Some(head);
         self.source_seq = meta.source_seq;
         self.next_flags = FrameFlags::default();
@@ -317,18 +333,20 @@ impl Writer {
     fn complete(&mut self, meta: &mut FrameMeta, seq: u64) {
         let map = &self.live.segment.map;
         let changed = self.geometry.is_some_and(|geometry| geometry != meta.geometry);
-        if changed || (self.geometry.is_none() && self.geometry_epoch == 0) {
-            self.geometry_epoch += 1;
-        }
+        let another = changed || (self.geometry.is_none() && self.geometry_epoch == 0);
         meta.flags = meta.flags.with(self.next_flags).with_if(changed, FrameFlags::GEOMETRY_CHANGED);
         meta.seq = Sequence(seq);
-        meta.geometry_epoch = self.geometry_epoch;
+        meta.geometry_epoch = self.geometry_epoch.wrapping_add(u32::from(another));
         meta.writer_epoch = head::load_u32(map, at::WRITER_EPOCH);
         meta.session_id = head::load_u32(map, at::SESSION_ID);
         meta.dropped_before = self.dropped;
         meta.publish_mono_ns = mono_ns();
         meta.publish_real_ns = real_ns();
         meta.boot_minus_mono_ns = boot_minus_mono_ns();
+        if meta.arrival_mono_ns == 0 {
+            // A picture that never travelled is as old as its publication.
+            (meta.arrival_mono_ns, meta.arrival_real_ns) = (meta.publish_mono_ns, meta.publish_real_ns);
+        }
     }
 
     /// Gives the new generation the names and ends the old one.
@@ -338,12 +356,18 @@ impl Writer {
         let old = std::mem::replace(&mut names.live, Arc::clone(&new));
         carry_over(&old.segment, &new.segment);
         if let Err(error) = names.install(Some(old.segment.identity)) {
+            new.retired.store(true, Ordering::Release);
+            retire(&new.segment, old.segment.layout.ring_uuid, Retired::Superseded);
             names.live = old;
+            names.restore();
             self.pending = None;
-            self.room_retry_at = Some(Instant::now() + ROOM_RETRY_FIRST);
+            self.pause_before_larger();
             return Err(error);
         }
+        self.room_retry_at = None;
+        self.room_retry = ROOM_RETRY_FIRST;
         head::add_u64(&new.segment.map, Counter::Generations.offset(), 1);
+        old.retired.store(true, Ordering::Release);
         retire(&old.segment, new.segment.layout.ring_uuid, Retired::Superseded);
         shared.lost.store(false, Ordering::Relaxed);
         drop(names);
@@ -381,7 +405,7 @@ impl Writer {
         map.u64_at(Counter::LagNsMax.offset()).fetch_max(meta.lag_ns, Ordering::Relaxed);
     }
 
-    /// Wakes at most 32 sleepers; housekeeping wakes the rest. Never waits.
+    /// Wakes at most 32 sleepers; housekeeping wakes the rest, and ends the time of polling. Never waits.
     fn wake(&mut self, now_ns: i64) {
         let map = &self.live.segment.map;
         head::add_u64(map, Counter::WakeCalls.offset(), 1);
@@ -389,23 +413,22 @@ impl Writer {
             Ok(woken) if woken >= wait::WAKE_MAX as usize => {
                 head::add_u64(map, Counter::WakeOverflow.offset(), 1);
                 self.shared.wake_overflow.store(true, Ordering::Relaxed);
+                if let Some(housekeeper) = self.shared.housekeeper.get() {
+                    housekeeper.unpark();
+                }
             }
             Ok(_) => {}
             Err(_) => {
                 head::add_u64(map, Counter::WakeErrors.offset(), 1);
                 head::store_u32(map, at::WAKE_MODE, 1);
-                self.poll_until_ns = Some(now_ns + POLL_AFTER_WAKE_ERROR_NS);
+                self.shared.poll_until_ns.store(now_ns + POLL_AFTER_WAKE_ERROR_NS, Ordering::Relaxed);
             }
-        }
-        if self.poll_until_ns.is_some_and(|until| now_ns >= until) {
-            head::store_u32(map, at::WAKE_MODE, 0);
-            self.poll_until_ns = None;
         }
     }
 
     /// Counts a frame that will not be published, under one of the `dropped_*` counters.
     pub fn count_drop(&mut self, counter: Counter) {
-        self.dropped += 1;
+        self.dropped = self.dropped.saturating_add(1);
         head::add_u64(&self.live.segment.map, counter.offset(), 1);
     }
 }
@@ -415,10 +438,13 @@ fn claim_in(live: &Live, head: Option<Head>) -> Option<u32> {
     let Segment { map, layout, fd, .. } = &live.segment;
     let reusable = |index: u32| head.is_none_or(|head| head.slot != index) && live.stamp(index) & 1 == 0;
     let take = |index: u32| {
-        slot::begin_write(map, layout, index);
+        slot::begin_write(map, layout, index, live.stamp(index));
         live.set_stamp(index, live.stamp(index) | 1);
         index
     };
+    if layout.lease_policy == LeasePolicy::Off as u32 {
+        return oldest_after(live, layout.slot_count, None, reusable).map(|(_, index)| take(index));
+    }
     let mut tried = None;
     while let Some(candidate) = oldest_after(live, layout.slot_count, tried, reusable) {
         let lock = layout.lease_lock_base + u64::from(candidate.1);
@@ -455,7 +481,7 @@ fn oldest_after(
 }
 
 /// Copies state, counters and texts into a new generation; sequence, identity and names are its own.
-fn carry_over(old: &Segment, new: &Segment) {
+pub(crate) fn carry_over(old: &Segment, new: &Segment) {
     for offset in (at::COUNTERS..u64::from(HEADER_BYTES)).step_by(8) {
         head::store_u64(&new.map, offset, head::load_u64(&old.map, offset));
     }
@@ -473,5 +499,5 @@ fn carry_over(old: &Segment, new: &Segment) {
 /// Frames that reached the writer and were not published.
 fn dropped_so_far(map: &impl Region) -> u64 {
     let counters = [Counter::DroppedNoSlot, Counter::DroppedRate, Counter::DroppedOverload, Counter::DroppedCorrupt];
-    counters.iter().map(|counter| head::load_u64(map, counter.offset())).sum()
+    counters.iter().fold(0, |sum: u64, counter| sum.saturating_add(head::load_u64(map, counter.offset())))
 }

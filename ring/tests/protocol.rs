@@ -333,7 +333,7 @@ fn a_buffer_of_the_wrong_size_is_refused_with_both_sizes() {
     publish(&mut writer, 64, 48, 1);
     let ring = Ring::attach("cam", shm.attach_options()).unwrap();
     let error = ring.latest_into(&mut [0; 10]).unwrap_err();
-    assert_eq!(error.to_string(), "the buffer has 10 bytes but the frame needs 9216");
+    assert_eq!(error.to_string(), "the buffer has 10 bytes but the frame needs 9216; make it that size");
     let mut right = vec![0; 9216];
     assert_eq!(ring.latest_into(&mut right).unwrap().meta.seq.0, 1);
     assert_eq!(right, vec![1; 9216]);
@@ -353,4 +353,184 @@ fn a_formatted_file_is_read_like_any_ring() {
     assert_eq!(read(&ring), (1, 6));
     assert_eq!(ring.layout().lease_policy, 2);
     assert!(matches!(writer.claim(1 << 30), Err(ClaimError::TooLarge { .. })));
+}
+
+#[test]
+fn threads_that_share_a_handle_share_its_frames() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let counts: Vec<u64> = std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut pixels = Vec::new();
+                    std::iter::from_fn(|| ring.next(&mut pixels, Some(Duration::from_millis(500))).ok()).count() as u64
+                })
+            })
+            .collect();
+        for value in 0..200u8 {
+            publish(&mut writer, 64, 48, value);
+            std::thread::yield_now();
+        }
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    let stats = ring.stats();
+    assert_eq!(counts.iter().sum::<u64>(), stats.frames, "a frame was returned to two threads: {counts:?}");
+    assert_eq!(ring.last_seq().0, 200);
+}
+
+#[test]
+fn times_that_no_clock_can_show_do_not_stop_a_reader() {
+    let mut meta = camring_ring::FrameMeta::new(Geometry::packed(4, 4, PixelFormat::Bgr).unwrap());
+    for arrival in [i64::MIN, -1, 0, i64::MAX] {
+        for suspended in [i64::MIN, 0, i64::MAX] {
+            (meta.arrival_mono_ns, meta.boot_minus_mono_ns) = (arrival, suspended);
+            let _ = camring_ring::age_ns(&meta);
+        }
+    }
+}
+
+#[test]
+fn metadata_that_describe_more_than_was_claimed_are_refused() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    let slot = writer.claim(100).unwrap();
+    let meta = camring_ring::FrameMeta::new(Geometry::packed(64, 48, PixelFormat::Bgr).unwrap());
+    let error = writer.publish(slot, meta).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the metadata describe 9216 bytes but 100 were claimed; claim what the geometry needs"
+    );
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    assert_eq!(read(&ring), (1, 1), "the ring is as it was");
+    assert_eq!(publish(&mut writer, 64, 48, 2), 2);
+}
+
+#[test]
+fn a_larger_generation_that_was_never_used_does_not_falsify_the_numbers() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    drop(writer.claim(1920 * 1080 * 3).unwrap());
+    for value in 2..=20 {
+        publish(&mut writer, 64, 48, value);
+    }
+    publish(&mut writer, 1920, 1080, 21);
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    assert_eq!(ring.layout().base_seq, 20);
+    assert_eq!(read(&ring), (21, 21));
+}
+
+#[test]
+fn a_ring_replaced_at_start_says_so_and_keeps_its_counters() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    writer.status().set_session(4);
+    drop(writer);
+    let mut options = shm.options("cam");
+    options.slots = 5;
+    let (mut writer, started) = Writer::start(options).unwrap();
+    assert!(!started.adopted);
+    publish(&mut writer, 64, 48, 2);
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let (meta, status) = (ring.peek().unwrap(), ring.status());
+    assert!(meta.flags.contains(FrameFlags::AFTER_RESTART.with(FrameFlags::DISCONT)));
+    assert_eq!((status.writer_epoch, status.session_id, status.counter(Counter::Published)), (2, 4, 2));
+}
+
+#[test]
+fn numbers_go_on_when_only_the_public_name_is_left() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    let ring = Ring::attach("camring.cam", shm.attach_options()).unwrap();
+    drop(writer);
+    std::fs::remove_file(shm.path().join("camring.d/cam")).unwrap();
+    let (mut writer, started) = Writer::start(shm.options("cam")).unwrap();
+    assert_eq!(started.not_adopted.as_deref(), Some("its anchor is missing"));
+    assert_eq!(publish(&mut writer, 64, 48, 2), 2);
+    assert_eq!(read(&ring), (2, 2));
+}
+
+#[test]
+fn an_onlooker_that_reads_no_pixels_follows_a_ring_that_was_made_anew() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let before = ring.status().generation;
+    drop(writer);
+    std::fs::remove_file(shm.path().join("camring.cam")).unwrap();
+    std::fs::remove_file(shm.path().join("camring.d/cam")).unwrap();
+    let (_writer, _) = Writer::start(shm.options("cam")).unwrap();
+    common::until("the handle shows the new ring", || ring.status().generation != before);
+}
+
+#[test]
+fn a_reader_that_squats_on_the_alive_byte_neither_stops_a_daemon_nor_makes_it_look_dead() {
+    use std::os::fd::AsRawFd;
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    drop(writer);
+    let file = std::fs::File::open(shm.path().join("camring.cam")).unwrap();
+    let whole = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open and the lock is a valid structure that the call only reads.
+    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) }, 0);
+    let (mut writer, started) = Writer::start(shm.options("cam")).unwrap();
+    assert!(started.adopted, "{started:?}");
+    let _house = camring_ring::Housekeeping::spawn(writer.status(), |_| {}).unwrap();
+    publish(&mut writer, 64, 48, 2);
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    assert_eq!(read(&ring), (2, 2));
+    common::until("the heartbeat is seen to move", || ring.liveness() == Liveness::Alive);
+}
+
+#[test]
+fn a_planted_link_in_place_of_the_anchor_folder_is_refused() {
+    let shm = Shm::new();
+    let target = shm.path().join("elsewhere");
+    std::fs::create_dir(&target).unwrap();
+    std::fs::write(target.join("cam"), b"precious").unwrap();
+    std::os::unix::fs::symlink(&target, shm.path().join("camring.d")).unwrap();
+    let error = Writer::start(shm.options("cam")).unwrap_err();
+    assert!(error.to_string().contains("is not a folder"), "{error}");
+    let error = camring_ring::remove(&shm.dir(), &RingName::new("cam").unwrap()).unwrap_err();
+    assert!(error.to_string().contains("is not a folder"), "{error}");
+    assert_eq!(std::fs::read(target.join("cam")).unwrap(), b"precious");
+}
+
+#[test]
+fn more_sleepers_than_one_call_wakes_are_all_woken() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    let _house = camring_ring::Housekeeping::spawn(writer.status(), |_| {}).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    let rings: Vec<Ring> = (0..80).map(|_| Ring::attach("cam", shm.attach_options()).unwrap()).collect();
+    let woken = std::thread::scope(|scope| {
+        let sleepers: Vec<_> = rings
+            .iter()
+            .map(|ring| scope.spawn(|| ring.wait(camring_ring::Sequence(1), Some(Duration::from_secs(20)))))
+            .collect();
+        common::until("most readers sleep", || asleep() >= 60);
+        publish(&mut writer, 64, 48, 2);
+        sleepers.into_iter().map(|sleeper| sleeper.join().unwrap()).filter(|woken| *woken).count()
+    });
+    assert_eq!(woken, 80);
+    assert!(rings[0].status().counter(Counter::WakeOverflow) >= 1);
+}
+
+/// Threads of this process that sleep in a futex call.
+fn asleep() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    tasks.filter(|task| std::fs::read_to_string(task.path().join("wchan")).is_ok_and(|at| at.contains("futex"))).count()
 }

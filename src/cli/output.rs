@@ -178,6 +178,7 @@ pub fn remove_failure(error: RemoveError) -> Failure {
     let exit = match &error {
         RemoveError::NotFound(_) => Exit::NoRing,
         RemoveError::InUse { .. } => Exit::AlreadyServed,
+        RemoveError::Refused(_) => Exit::Permission,
         RemoveError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => Exit::Permission,
         _ => Exit::Failure,
     };

@@ -1,9 +1,10 @@
 //! When packets arrive: fixed tables from a picture's PTS to what was known of it upstream, and the clocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use atomic_refcell::AtomicRefCell;
 use gst::prelude::*;
 
 use super::report::Reporter;
@@ -126,6 +127,8 @@ impl Arrivals {
 struct Packet {
     sequence: u16,
     timestamp: u32,
+    /// Says that the picture ends with this packet.
+    marker: bool,
     /// The first bytes of the payload; zeros where it is shorter or behind an unusually long header.
     payload: [u8; 4],
 }
@@ -150,6 +153,7 @@ impl Packet {
         Some(Self {
             sequence: u16::from_be_bytes([bytes[2], bytes[3]]),
             timestamp: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
+            marker: bytes[1] & 0x80 != 0,
             payload: payload.copied().unwrap_or([0; 4]),
         })
     }
@@ -190,20 +194,68 @@ impl PictureStart {
     }
 }
 
+/// Follows the sequence numbers and says which pictures lack packets.
+#[derive(Debug)]
+struct Order {
+    start: PictureStart,
+    /// Sequence number and marker of the packet before.
+    before: Option<(u16, bool)>,
+    /// RTP time of a torn picture.
+    torn: Option<u32>,
+}
+
+/// What one packet says of its picture and of the one before.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Findings {
+    /// Packets missing in front of it.
+    lost: u16,
+    /// Its picture lacks packets, or may.
+    torn: bool,
+    /// The picture before it lacks its end, or may.
+    cut: bool,
+}
+
+/// A step in sequence numbers above this is a new stream, not a loss.
+const LARGEST_GAP: u16 = 3000;
+
+impl Order {
+    fn new(start: PictureStart) -> Self {
+        Self { start, before: None, torn: None }
+    }
+
+    fn look(&mut self, packet: &Packet) -> Findings {
+        let before = self.before.replace((packet.sequence, packet.marker));
+        let gap = before.map_or(0, |(sequence, _)| packet.sequence.wrapping_sub(sequence.wrapping_add(1)));
+        if gap != 0 && !self.start.is_start(packet.payload) {
+            self.torn = Some(packet.timestamp);
+        }
+        Findings {
+            lost: if gap <= LARGEST_GAP { gap } else { 0 },
+            torn: self.torn == Some(packet.timestamp),
+            cut: gap != 0 && before.is_some_and(|(_, marker)| !marker),
+        }
+    }
+}
+
 /// Counts the packets in front of the depayloader, which the jitter buffer has put in order.
 pub(super) struct PacketCounter {
     arrivals: Arc<Arrivals>,
     progress: Arc<Progress>,
     reporter: Arc<Reporter>,
-    start: PictureStart,
-    /// Next expected sequence number, plus 1; 0 = not known yet. Only the streaming thread touches it.
-    expected: AtomicU64,
-    /// RTP time of a torn picture, plus 1; 0 = none. Only the streaming thread touches it.
-    torn: AtomicU64,
+    /// Only the streaming thread touches it.
+    seen: AtomicRefCell<Seen>,
+    /// RTP time of the newest packet.
+    newest: Arc<AtomicU32>,
 }
 
-/// A step in sequence numbers above this is a new stream, not a loss.
-const LARGEST_GAP: u16 = 3000;
+/// What is remembered from packet to packet.
+struct Seen {
+    order: Order,
+    /// PTS and arrival of the packet before.
+    before: Option<(u64, Arrival)>,
+    /// PTS of the newest torn picture. Late pictures may share one PTS: then all of them count as torn.
+    torn_pts: Option<u64>,
+}
 
 impl PacketCounter {
     pub(super) fn new(
@@ -212,7 +264,13 @@ impl PacketCounter {
         reporter: Arc<Reporter>,
         start: PictureStart,
     ) -> Self {
-        Self { arrivals, progress, reporter, start, expected: AtomicU64::new(0), torn: AtomicU64::new(0) }
+        let seen = AtomicRefCell::new(Seen { order: Order::new(start), before: None, torn_pts: None });
+        Self { arrivals, progress, reporter, seen, newest: Arc::default() }
+    }
+
+    /// RTP time of the newest packet, for those behind it on the same streaming thread.
+    pub(super) fn newest(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.newest)
     }
 
     /// Counts every packet that passes `pad`.
@@ -236,26 +294,28 @@ impl PacketCounter {
         }
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
         let Some(packet) = Packet::of(buffer) else { return };
-        let torn = self.is_torn(&packet);
-        if let Some(pts) = buffer.pts() {
-            let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn };
-            self.arrivals.put(pts.nseconds(), arrival);
-        }
+        self.newest.store(packet.timestamp, Ordering::Relaxed);
+        let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false };
+        self.note(&packet, buffer.pts().map(gst::ClockTime::nseconds), arrival);
     }
 
-    /// Counts the packets missing before this one; true when the picture it belongs to lacks some.
-    fn is_torn(&self, packet: &Packet) -> bool {
-        let picture = u64::from(packet.timestamp) + 1;
-        let expected = self.expected.load(Ordering::Relaxed);
-        self.expected.store(u64::from(packet.sequence.wrapping_add(1)) + 1, Ordering::Relaxed);
-        let gap = if expected == 0 { 0 } else { packet.sequence.wrapping_sub((expected - 1) as u16) };
-        if (1..=LARGEST_GAP).contains(&gap) {
-            self.progress.packets_lost.fetch_add(u64::from(gap), Ordering::Relaxed);
+    /// Remembers when the packet's picture came and whether it is whole, and corrects the picture before.
+    fn note(&self, packet: &Packet, pts: Option<u64>, arrival: Arrival) {
+        let Ok(mut seen) = self.seen.try_borrow_mut() else { return };
+        let Findings { lost, torn, cut } = seen.order.look(packet);
+        self.progress.packets_lost.fetch_add(u64::from(lost), Ordering::Relaxed);
+        if let Some((pts, arrival)) = seen.before.filter(|_| cut) {
+            // Without its marker the depayloader still holds it; the gate has not judged it yet.
+            seen.torn_pts = Some(pts);
+            self.arrivals.put(pts, Arrival { torn: true, ..arrival });
         }
-        if gap != 0 && !self.start.is_start(packet.payload) {
-            self.torn.store(picture, Ordering::Relaxed);
+        let Some(pts) = pts else { return };
+        if torn {
+            seen.torn_pts = Some(pts);
         }
-        self.torn.load(Ordering::Relaxed) == picture
+        let arrival = Arrival { torn: seen.torn_pts == Some(pts), ..arrival };
+        self.arrivals.put(pts, arrival);
+        seen.before = Some((pts, arrival));
     }
 }
 
@@ -299,32 +359,75 @@ mod tests {
         });
     }
 
-    fn counter(start: PictureStart) -> (PacketCounter, Arc<Progress>) {
-        let (events, _receiver) = crossbeam_channel::bounded(4);
-        let progress = Arc::new(Progress::default());
-        let reporter = Arc::new(Reporter::new(events, vec![]));
-        (PacketCounter::new(Arc::new(Arrivals::new()), progress.clone(), reporter, start), progress)
+    fn packet(sequence: u16, timestamp: u32, payload: [u8; 4]) -> Packet {
+        Packet { sequence, timestamp, marker: false, payload }
     }
+
+    /// FU-A of an IDR slice: first fragment of the first slice, and a later one.
+    const FIRST: [u8; 4] = [0x7c, 0x85, 0x88, 0x84];
+    const LATER: [u8; 4] = [0x7c, 0x05, 0x88, 0x84];
 
     #[test]
     fn lost_packets_are_counted_across_the_wrap_and_restarts_are_not() {
-        let (counter, progress) = counter(PictureStart::Any);
-        for sequence in [65530, 65531, 65535, 0, 1, 40000, 40001] {
-            assert!(!counter.is_torn(&Packet { sequence, timestamp: 1, payload: [0; 4] }));
-        }
-        assert_eq!(progress.packets_lost.load(Ordering::Relaxed), 3);
+        let mut order = Order::new(PictureStart::Any);
+        let lost = [65530, 65531, 65535, 0, 1, 40000, 40001].map(|sequence| {
+            let findings = order.look(&packet(sequence, 1, [0; 4]));
+            assert!(!findings.torn);
+            findings.lost
+        });
+        assert_eq!(lost, [0, 0, 3, 0, 0, 0, 0]);
     }
 
     #[test]
     fn a_gap_inside_a_picture_tears_it_and_one_before_its_first_slice_does_not() {
-        let (counter, _) = counter(PictureStart::H264);
-        // FU-A of an IDR slice: first fragment of the first slice, and a later one.
-        let (first, later) = ([0x7c, 0x85, 0x88, 0x84], [0x7c, 0x05, 0x88, 0x84]);
-        let torn = |sequence, timestamp, payload| counter.is_torn(&Packet { sequence, timestamp, payload });
-        assert_eq!([torn(1, 10, first), torn(2, 10, later)], [false, false]);
-        assert_eq!([torn(4, 10, later), torn(5, 10, later)], [true, true]);
-        assert_eq!([torn(7, 20, first), torn(8, 20, later)], [false, false]);
-        assert_eq!([torn(10, 30, later), torn(11, 30, first), torn(12, 40, first)], [true, true, false]);
+        let mut order = Order::new(PictureStart::H264);
+        let mut torn = |sequence, timestamp, payload| order.look(&packet(sequence, timestamp, payload)).torn;
+        assert_eq!([torn(1, 10, FIRST), torn(2, 10, LATER)], [false, false]);
+        assert_eq!([torn(4, 10, LATER), torn(5, 10, LATER)], [true, true]);
+        assert_eq!([torn(7, 20, FIRST), torn(8, 20, LATER)], [false, false]);
+        assert_eq!([torn(10, 30, LATER), torn(11, 30, FIRST), torn(12, 40, FIRST)], [true, true, false]);
+    }
+
+    #[test]
+    fn a_gap_after_a_picture_without_its_marker_cuts_that_picture() {
+        let mut order = Order::new(PictureStart::H264);
+        let mut cut =
+            |sequence, timestamp, marker| order.look(&Packet { marker, ..packet(sequence, timestamp, FIRST) }).cut;
+        assert_eq!([cut(1, 10, false), cut(2, 10, true), cut(4, 20, false)], [false, false, false]);
+        assert_eq!([cut(6, 30, true), cut(7, 40, false), cut(8, 50, false)], [true, false, false]);
+    }
+
+    fn counter() -> PacketCounter {
+        let (events, _receiver) = crossbeam_channel::bounded(4);
+        let reporter = Arc::new(Reporter::new(events, vec![]));
+        PacketCounter::new(Arc::new(Arrivals::new()), Arc::default(), reporter, PictureStart::H264)
+    }
+
+    fn note(counter: &PacketCounter, packet: &Packet, pts: u64) {
+        let arrival = Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: packet.timestamp, torn: false };
+        counter.note(packet, Some(pts), arrival);
+    }
+
+    #[test]
+    fn a_whole_picture_does_not_hide_a_torn_one_of_the_same_time() {
+        // Pictures that are late together, as after a suspended process, all get the time of the newest one before.
+        let counter = counter();
+        note(&counter, &packet(1, 10, FIRST), 40);
+        note(&counter, &Packet { marker: true, ..packet(3, 10, LATER) }, 40);
+        note(&counter, &Packet { marker: true, ..packet(4, 20, FIRST) }, 40);
+        note(&counter, &Packet { marker: true, ..packet(5, 30, FIRST) }, 80);
+        let torn = [40, 80].map(|pts| counter.arrivals.get(pts).expect("remembered").torn);
+        assert_eq!(torn, [true, false]);
+    }
+
+    #[test]
+    fn a_picture_that_lacks_its_end_is_torn() {
+        let counter = counter();
+        note(&counter, &packet(1, 10, FIRST), 40);
+        note(&counter, &Packet { marker: true, ..packet(3, 20, FIRST) }, 80);
+        let torn = [40, 80].map(|pts| counter.arrivals.get(pts).expect("remembered").torn);
+        assert_eq!(torn, [true, false]);
+        assert_eq!(counter.progress.packets_lost.load(Ordering::Relaxed), 1);
     }
 
     #[test]
@@ -341,21 +444,24 @@ mod tests {
     #[test]
     fn rtp_headers_are_read_and_other_bytes_are_not() {
         gst::init().expect("GStreamer");
-        let packet = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
+        let read_packet = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
         let plain = [0x80, 0xe0, 0x12, 0x34, 0, 1, 0, 2, 9, 9, 9, 9, 1, 2];
-        let read = Packet { sequence: 0x1234, timestamp: 65538, payload: [1, 2, 0, 0] };
-        assert_eq!(packet(&plain), Some(read));
+        let read = Packet { sequence: 0x1234, timestamp: 65538, marker: true, payload: [1, 2, 0, 0] };
+        assert_eq!(read_packet(&plain), Some(read));
         let mut with_source = plain.to_vec();
         with_source[0] = 0x81;
         with_source.splice(12..12, [7, 7, 7, 7]);
-        assert_eq!(packet(&with_source), Some(read));
+        assert_eq!(read_packet(&with_source), Some(read));
         let mut with_extension = plain.to_vec();
         with_extension[0] = 0x90;
         with_extension.splice(12..12, [0xbe, 0xde, 0, 1, 7, 7, 7, 7]);
-        assert_eq!(packet(&with_extension), Some(read));
+        assert_eq!(read_packet(&with_extension), Some(read));
         with_extension[14] = 0xff;
-        assert_eq!(packet(&with_extension), Some(Packet { payload: [0; 4], ..read }));
-        assert_eq!(packet(&[0x8f; 12]), Some(Packet { sequence: 0x8f8f, timestamp: 0x8f8f_8f8f, payload: [0; 4] }));
-        assert_eq!((packet(&[0x80, 0, 0]), packet(&[0; 12]), packet(&[])), (None, None, None));
+        assert_eq!(read_packet(&with_extension), Some(Packet { payload: [0; 4], ..read }));
+        assert_eq!(
+            read_packet(&[0x8f; 12]),
+            Some(Packet { sequence: 0x8f8f, timestamp: 0x8f8f_8f8f, marker: true, payload: [0; 4] })
+        );
+        assert_eq!((read_packet(&[0x80, 0, 0]), read_packet(&[0; 12]), read_packet(&[])), (None, None, None));
     }
 }

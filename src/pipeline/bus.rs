@@ -241,6 +241,11 @@ fn server_closed_with(camera: &Camera, words: &Words) -> Option<End> {
 fn classify_status(status: u32, camera: &Camera) -> Option<End> {
     let endpoint = &camera.endpoint;
     let (reason, class, sentence) = match status {
+        401 | 403 | 407 if camera.config.user.is_none() => (
+            Reason::Auth,
+            RetryClass::Auth,
+            format!("{endpoint} asks for user and password (status {status}); set user and password of this camera"),
+        ),
         401 | 403 | 407 => (
             Reason::Auth,
             RetryClass::Auth,
@@ -386,7 +391,13 @@ mod tests {
 
     #[test]
     fn sentences_name_the_camera_and_the_remedy() {
-        let camera = Camera::sample();
+        let mut camera = Camera::sample();
+        let End(_, _, sentence) = classify_status(401, &camera).expect("an end");
+        assert_eq!(
+            sentence,
+            "10.0.0.21:554 asks for user and password (status 401); set user and password of this camera"
+        );
+        camera.config.user = Some("viewer".into());
         let End(_, _, sentence) = classify_status(401, &camera).expect("an end");
         assert_eq!(
             sentence,

@@ -184,6 +184,8 @@ fn open<'a>(name: &&'a str) -> Option<(gst::Element, &'a str, Option<gst::Elemen
         Some((_, download)) => Some(gst::ElementFactory::make(download).name("download").build().ok()?),
         None => None,
     };
+    // The table names decoders, but a user may name anything.
+    element.static_pad("sink").and(element.static_pad("src"))?;
     // READY opens the device; a decoder that cannot must not be in the pipeline.
     if element.set_state(gst::State::Ready).is_err() {
         if let Err(error) = element.set_state(gst::State::Null) {

@@ -117,7 +117,9 @@ impl Gate {
             None => State::Waiting { since_ns: now_ns },
             Some(State::Open) if damage => State::Damaged { since_ns: now_ns },
             // A stream that has shown no keyframe for so long has none: waiting again would only cost pictures.
-            Some(State::Tainted { .. }) if damage => State::Tainted { until_ns: now_ns + self.keyframe_wait_ns },
+            Some(State::Tainted { .. }) if damage => {
+                State::Tainted { until_ns: now_ns.saturating_add(self.keyframe_wait_ns) }
+            }
             Some(State::Tainted { until_ns }) if now_ns >= until_ns => State::Open,
             Some(state) => state,
         });
@@ -253,10 +255,11 @@ impl GateLink {
             corrupted: torn || flags.contains(gst::BufferFlags::CORRUPTED),
             now_ns: mono_ns(),
         };
+        let (dropped, leaked) = (gate.dropped, gate.leaked);
         let verdict = gate.judge(unit, self.decoder_failed.swap(false, Ordering::Relaxed));
         self.progress.gate_closed.store(gate.is_closed(), Ordering::Relaxed);
-        self.progress.dropped_gate.store(gate.dropped, Ordering::Relaxed);
-        self.progress.dropped_leaky.store(gate.leaked, Ordering::Relaxed);
+        self.progress.dropped_gate.fetch_add(gate.dropped - dropped, Ordering::Relaxed);
+        self.progress.dropped_leaky.fetch_add(gate.leaked - leaked, Ordering::Relaxed);
         let Verdict::Pass(flags) = verdict else { return false };
         if let Some(pts) = unit.pts {
             self.findings.put(pts, Findings { flags, lost: gate.dropped + gate.leaked });

@@ -11,7 +11,7 @@
 //! The part right of rtspsrc is built when the stream's codec is known, on rtspsrc's own thread. The queue's thread
 //! decodes, converts and publishes. Properties are set only where this GStreamer has them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use camring_ring::frame::Reason;
@@ -96,8 +96,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Sets a property if this version of the element has it.
 pub(super) fn set(element: &gst::Element, name: &str, value: impl Into<glib::Value>) {
-    if element.has_property(name) {
-        element.set_property_from_value(name, &value.into());
+    let value = value.into();
+    if element.has_property_with_type(name, value.type_()) {
+        element.set_property_from_value(name, &value);
     }
 }
 
@@ -285,10 +286,23 @@ impl Camera {
             .chain([appsink.upcast()])
             .collect();
         self.reporter.event(SourceEvent::Decoder { codec: codec.word.into(), decoder: chosen.name });
-        connect(pipeline, pad, &chain).map_err(|error| {
-            let word = codec.word;
-            End(Reason::Internal, RetryClass::Transient, format!("cannot build the pipeline for codec {word}: {error}"))
-        })
+        connect(pipeline, pad, &chain).map_err(|error| self.does_not_fit(codec, &error))
+    }
+
+    fn does_not_fit(&self, codec: &Codec, error: &glib::BoolError) -> End {
+        let word = codec.word;
+        match &self.config.device {
+            Device::Element(name) => End(
+                Reason::Config,
+                RetryClass::Permanent,
+                format!("decode.device {name} does not decode codec {word}: {error}; use auto or another element"),
+            ),
+            _ => End(
+                Reason::Internal,
+                RetryClass::Transient,
+                format!("cannot build the pipeline for codec {word}: {error}"),
+            ),
+        }
     }
 
     /// Caps that make the parser, not the camera's marker bit, decide where a picture ends.
@@ -319,11 +333,12 @@ impl Camera {
 
     fn probe(&self, depay: &gst::Element, queue: &gst::Element, decoder: &gst::Element, codec: &Codec, links: Links) {
         let pad = |element: &gst::Element, name: &str| element.static_pad(name).expect("every filter has it");
-        PacketCounter::new(links.arrivals.clone(), self.progress.clone(), self.reporter.clone(), codec.start)
-            .watch(&pad(depay, "sink"));
+        let counter =
+            PacketCounter::new(links.arrivals.clone(), self.progress.clone(), self.reporter.clone(), codec.start);
         if codec.units.is_some() && self.config.access_units == AccessUnits::Auto {
-            self.watch_markers(&pad(depay, "src"));
+            self.watch_markers(&pad(depay, "src"), counter.newest());
         }
+        counter.watch(&pad(depay, "sink"));
         number_units(&pad(queue, "sink"), settle(queue));
         let link = GateLink {
             arrivals: links.arrivals,
@@ -342,12 +357,17 @@ impl Camera {
     }
 
     /// Notices a camera that marks every slice as the end of a picture, and ends the session to come back wiser.
-    fn watch_markers(&self, depay_src: &gst::Pad) {
+    ///
+    /// `newest` is the RTP time of the newest packet: PTS alone would not do, because pictures that are late together
+    /// may share one.
+    fn watch_markers(&self, depay_src: &gst::Pad, newest: Arc<AtomicU32>) {
         let (reporter, lessons) = (self.reporter.clone(), self.lessons.clone());
-        let (last, suspicion) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+        let (last, last_rtp, suspicion) = (AtomicU64::new(u64::MAX), AtomicU32::new(0), AtomicU64::new(0));
         depay_src.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let pts = info.buffer().and_then(|buffer| buffer.pts()).map_or(u64::MAX, gst::ClockTime::nseconds);
-            let again = pts != u64::MAX && last.swap(pts, Ordering::Relaxed) == pts;
+            let rtp = newest.load(Ordering::Relaxed);
+            let same_pts = last.swap(pts, Ordering::Relaxed) == pts;
+            let again = last_rtp.swap(rtp, Ordering::Relaxed) == rtp && same_pts && pts != u64::MAX;
             let suspected = suspect(suspicion.load(Ordering::Relaxed), again);
             suspicion.store(suspected, Ordering::Relaxed);
             if suspected >= SUSPECT_AT && !lessons.parse_units.swap(true, Ordering::Relaxed) {

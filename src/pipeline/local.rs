@@ -166,6 +166,7 @@ impl FrameSource for FileSource {
         let reporter = Arc::new(Reporter::new(events, vec![]));
         let (appsink, let_go) = local_tail(sink, true, &reporter, &progress);
         let pipeline = self.build(appsink, &reporter)?;
+        reporter.event(SourceEvent::Decoder { codec: "file".into(), decoder: "decodebin".into() });
         let subject = Subject::File(pipeline.downgrade());
         session::start(pipeline, subject, let_go, reporter, progress)
     }

@@ -162,9 +162,7 @@ impl RtspSourceConfig {
     }
 
     fn secrets(&self) -> Vec<SecretString> {
-        let user = self.user.as_deref().map(SecretString::from);
-        let password = self.password.as_ref().map(|password| SecretString::from(password.expose_secret()));
-        [password, user].into_iter().flatten().collect()
+        self.password.iter().map(|password| SecretString::from(password.expose_secret())).collect()
     }
 }
 

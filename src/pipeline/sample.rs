@@ -187,10 +187,11 @@ impl Tail {
     }
 
     fn note(&mut self, timing: &FrameTiming) {
-        self.last_pts = Some(timing.pts_ns);
+        let first = self.last_pts.replace(timing.pts_ns).is_none();
         let progress = &self.progress;
         if matches!(self.origin, Origin::Local { .. }) {
-            if progress.packets.fetch_add(1, Ordering::Relaxed) == 0 {
+            progress.packets.fetch_add(1, Ordering::Relaxed);
+            if first {
                 self.reporter.event(SourceEvent::FirstPacket);
             }
             progress.last_packet_mono_ns.store(timing.arrival_mono_ns, Ordering::Relaxed);

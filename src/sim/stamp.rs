@@ -432,7 +432,9 @@ mod tests {
     fn chroma_under_the_stamp_becomes_neutral_and_nothing_else() {
         let mut chroma = vec![7; 161 * 120];
         blank_chroma(&mut chroma, 161, 321, 240).expect("the picture is big enough");
-        let inside = |i: usize| i % 161 < 64 && i / 161 < 32;
+        let first = |i: usize| i % 161 < 64 && i / 161 < 32;
+        let second = |i: usize| (96..160).contains(&(i % 161)) && i / 161 >= 88;
+        let inside = |i: usize| first(i) || second(i);
         assert!((0..chroma.len()).all(|i| chroma[i] == if inside(i) { 128 } else { 7 }));
     }
 

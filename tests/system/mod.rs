@@ -1,6 +1,9 @@
 //! What the system tests share: a memory folder of their own, a simulated camera, a daemon, all real processes.
 #![allow(dead_code)]
 
+pub mod proxy;
+pub mod reader;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -35,11 +38,24 @@ pub fn measured(text: impl std::fmt::Display) {
 }
 
 /// Polls until `done`; fails the test after [`PATIENCE`].
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until(what: &str, done: impl FnMut() -> bool) {
+    until_within(PATIENCE, what, done);
+}
+
+/// Polls until `done`; fails the test after `patience`.
+pub fn until_within(patience: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
     while !done() {
-        assert!(Instant::now() < deadline, "not within {} s: {what}", PATIENCE.as_secs());
+        assert!(Instant::now() < deadline, "not within {} s: {what}", patience.as_secs());
         pause();
+    }
+}
+
+/// Lets `time` pass, as a stimulus (an outage lasts so long); never a wait for something to have happened.
+pub fn let_pass(time: Duration) {
+    let deadline = Instant::now() + time;
+    while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        std::thread::park_timeout(left);
     }
 }
 
@@ -131,6 +147,14 @@ impl Process {
         let count =
             |folder: &str| std::fs::read_dir(format!("/proc/{}/{folder}", self.pid())).map_or(0, Iterator::count);
         (count("task"), count("fd"))
+    }
+
+    /// Processor time used so far, user and system, milliseconds (the kernel counts in steps of 10).
+    pub fn cpu_ms(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        // The name, in parentheses, may hold anything; the times are fields 14 and 15.
+        let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+        fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10
     }
 
     /// Resident private memory, bytes.

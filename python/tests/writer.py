@@ -1,0 +1,74 @@
+"""The synthetic writer as a process, and what its frames must hold."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import camring
+
+DEADLINE = 20.0
+"""Longest time that anything here may take, seconds."""
+
+
+def eventually(condition: Callable[[], bool], what: str) -> None:
+    """Asks until the condition holds; fails after the deadline."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
+        time.sleep(0.005)
+
+
+def byte_of(seq: int, k: int) -> int:
+    """Byte k of frame seq, as ring/examples/synthetic.rs paints it."""
+    return (seq * 31 + k) % 251
+
+
+def payload_of(seq: int, size: int) -> bytes:
+    period = bytes(byte_of(seq, k) for k in range(251))
+    return (period * (size // 251 + 1))[:size]
+
+
+class Writer:
+    """A running ring/examples/synthetic."""
+
+    def __init__(self, program: Path, ring: str, shm_dir: Path, *options: str) -> None:
+        command = [str(program), ring, "--shm-dir", str(shm_dir), *options]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line == "ready\n", f"{command} said {line!r}"
+
+    def wait(self) -> None:
+        """Until all frames that were ordered are published."""
+        assert self.process.wait(DEADLINE) == 0
+
+    def stop(self) -> None:
+        """An orderly stop: the ring says `stopped`."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.wait()
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(DEADLINE)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+
+def read_in_child(ring: camring.Ring, answer: multiprocessing.SimpleQueue[object]) -> None:
+    """Runs in a child process; here, because a spawned one imports its module by name."""
+    frame = ring.next(timeout=DEADLINE)
+    readers = ring.info().readers
+    answer.put((bytes(frame) == payload_of(frame.seq, frame.nbytes), os.getpid() in readers, ring.name))

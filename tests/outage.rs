@@ -1,0 +1,219 @@
+//! A camera that is not there, goes away, or says no: what a reader sees meanwhile, and that it need do nothing.
+#![cfg(feature = "sim")]
+
+mod system;
+
+use std::time::{Duration, Instant};
+
+use camring::clock::{Clock, Mono, SystemClock};
+use camring_ring::{Counter, FrameFlags, Liveness, Reason, Ring, State, Status};
+use rustix::process::Signal;
+use system::reader::{Reader, Seen, Way};
+use system::{Daemon, Shm, Sim, amount, free_port, let_pass, measured, until, until_within};
+
+/// Within this the state must say that a camera is gone.
+const NOTICED: Duration = Duration::from_secs(5);
+/// The longest pause between two tries, the connect, and a group of pictures, on a machine with two busy cores.
+const BACK: Duration = Duration::from_secs(20);
+/// Small pictures, a keyframe five times a second.
+const SMALL: [&str; 6] = ["--size", "640x360", "--fps", "10", "--gop", "200ms"];
+
+fn now() -> Mono {
+    SystemClock.now()
+}
+
+/// Waits until the first try has failed and the second is planned.
+fn first_failure(ring: &Ring) -> Status {
+    until("the first try fails", || ring.status().next_retry_mono_ns != 0);
+    ring.status()
+}
+
+/// A camera that fails in a way that only a human can mend: says why, and is left alone for `pause` from `began` on.
+fn left_alone(ring: &Ring, daemon: &mut Daemon, reason: Reason, began: Mono, pause: Duration) {
+    let status = first_failure(ring);
+    assert_eq!((status.state, status.reason, status.attempt), (State::Connecting, reason, 1));
+    let earliest = began.after(pause).0.cast_unsigned();
+    assert!(status.next_retry_mono_ns >= earliest, "the next try is {} ns early", earliest - status.next_retry_mono_ns);
+    assert_eq!(ring.liveness(), Liveness::Alive);
+    assert!(ring.peek().is_err(), "nothing was ever published");
+    assert!(daemon.process.0.try_wait().unwrap().is_none(), "the daemon is alive");
+    let log = daemon.log();
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(log.contains(&reason.to_string()), "the log names the reason");
+}
+
+#[test]
+fn a_reader_attached_before_the_camera_was_reached_gets_its_first_frames() {
+    let (shm, port) = (Shm::new(), free_port());
+    let daemon = Daemon::spawn(&shm, "cam", &format!("rtsp://127.0.0.1:{port}/stream"));
+    let reader = Reader::attach(&shm, "cam", Way::Next);
+    until("the refused connection is seen", || reader.ring.status().reason == Reason::ConnectRefused);
+    let status = reader.ring.status();
+    assert_eq!((status.state, status.seq.0), (State::Connecting, 0));
+    let began = (Instant::now(), daemon.process.cpu_ms());
+    let_pass(Duration::from_secs(amount(2, 30)));
+    let cpu_ms = daemon.process.cpu_ms() - began.1;
+    measured(format!("a daemon without its camera: {cpu_ms} ms of processor in {} ms", began.0.elapsed().as_millis()));
+    let _sim = Sim::spawn_on(port, &SMALL, None);
+    let seen = reader.first_within(BACK, "a frame", |_| true);
+    assert!(!seen.frame.meta.flags.contains(FrameFlags::AFTER_RECONNECT), "the camera was never lost");
+    until("the state is live", || reader.ring.status().state == State::Live);
+    assert_eq!(reader.ring.status().counter(Counter::Reconnects), 0);
+    reader.finish();
+}
+
+#[test]
+fn a_wrong_password_is_tried_once_a_minute_at_most() {
+    const WRONG: &str = "wr0ng-p4ssw0rd";
+    let (shm, sim) = (Shm::new(), Sim::spawn_with_password(&SMALL, "r1ght-p4ssw0rd"));
+    let began = now();
+    let mut daemon = Daemon::spawn_login(&shm, "cam", &sim.url, WRONG);
+    let ring = shm.attach("cam");
+    left_alone(&ring, &mut daemon, Reason::Auth, began, Duration::from_secs(60));
+    let_pass(Duration::from_secs(amount(1, 60)));
+    assert_eq!(ring.status().attempt, 1, "the account is left alone");
+    assert!(!daemon.log().contains(WRONG), "the password is in the log");
+}
+
+#[test]
+fn a_stream_that_does_not_exist_is_named_and_asked_for_slowly() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&SMALL));
+    let began = now();
+    let mut daemon = Daemon::spawn(&shm, "cam", &sim.url.replace("/stream", "/elsewhere"));
+    left_alone(&shm.attach("cam"), &mut daemon, Reason::NotFound, began, Duration::from_secs(5));
+}
+
+#[test]
+fn a_codec_without_a_decoder_is_named_and_asked_for_slowly() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&["--codec", "theora", "--size", "640x360", "--fps", "10"]));
+    let began = now();
+    let mut daemon = Daemon::spawn(&shm, "cam", &sim.url);
+    left_alone(&shm.attach("cam"), &mut daemon, Reason::UnsupportedCodec, began, Duration::from_secs(5));
+}
+
+/// A camera that is live, and two handles that were attached before anything happened to it.
+struct Scene {
+    sim: Sim,
+    reader: Reader,
+    ring: Ring,
+    before: Seen,
+    session_id: u32,
+    _daemon: Daemon,
+    _shm: Shm,
+}
+
+impl Scene {
+    fn live(config: Option<&str>) -> Self {
+        let (shm, sim) = (Shm::new(), Sim::spawn(&SMALL));
+        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+        std::fs::write(file.path(), format!("[camera.cam]\nurl = \"{}\"\n{}\n", sim.url, config.unwrap_or("")))
+            .unwrap();
+        let daemon = Daemon::spawn_config(&shm, "cam", file.path());
+        let (reader, ring) = (Reader::attach(&shm, "cam", Way::Next), shm.attach("cam"));
+        // A second of frames: before, the supervisor does not know how far apart they are to be.
+        let mut frames = 0;
+        let before = reader.first("ten frames", |_| {
+            frames += 1;
+            frames > 10
+        });
+        until("the state is live", || ring.status().state == State::Live);
+        let session_id = ring.status().session_id;
+        Self { sim, reader, ring, before, session_id, _daemon: daemon, _shm: shm }
+    }
+
+    /// Waits until the state says that the camera is gone; returns the reason.
+    fn gone(&self) -> Reason {
+        until_within(NOTICED, "the state leaves live", || self.ring.status().state != State::Live);
+        let status = self.ring.status();
+        assert!(matches!(status.state, State::Stalled | State::Reconnecting), "{} ({})", status.state, status.reason);
+        status.reason
+    }
+
+    /// The camera is away for `time`: nothing new appears, and the last frame can be read and does not change.
+    fn stays_away(&self, time: Duration) -> u64 {
+        let (mut first, mut again) = (Vec::new(), Vec::new());
+        let frame = self.ring.latest(&mut first).unwrap();
+        let age = camring_ring::age_ns(&frame.meta);
+        let_pass(time);
+        let later = self.ring.latest(&mut again).unwrap();
+        assert_eq!(later.meta, frame.meta, "something was published while the camera was away");
+        assert!(first == again, "the last frame has changed");
+        let older = camring_ring::age_ns(&later.meta) - age;
+        assert!(older >= i64::try_from(time.as_nanos()).unwrap(), "only {older} ns older");
+        assert_ne!(self.ring.status().state, State::Live);
+        assert_eq!(self.ring.status().counter(Counter::Reconnects), 0);
+        frame.meta.seq.0
+    }
+
+    /// The camera is there again: the same reader continues behind frame `last`, in the next session.
+    fn comes_back(self, last: u64, reasons: &[Reason]) -> Seen {
+        let seen = self.reader.first_within(BACK, "a new frame", |seen| seen.frame.meta.seq.0 > last);
+        let meta = seen.frame.meta;
+        assert_eq!(meta.session_id, self.session_id + 1);
+        assert_eq!(seen.frame.generation, self.before.frame.generation);
+        // The flags are on the first frame of the session; a reader that was late got a later one and was told so.
+        if seen.frame.skipped == 0 {
+            assert!(meta.flags.contains(FrameFlags::AFTER_RECONNECT.with(FrameFlags::DISCONT)), "{:?}", meta.flags);
+            assert_eq!(meta.seq.0, last + 1);
+        }
+        until("the state is live", || self.ring.status().state == State::Live);
+        let status = self.ring.status();
+        assert_eq!((status.session_id, status.counter(Counter::Reconnects)), (self.session_id + 1, 1));
+        assert!(matches!(status.reconnects[..], [(why, 1)] if reasons.contains(&why)), "{:?}", status.reconnects);
+        self.reader.first("the stream goes on", |later| later.frame.meta.seq.0 > meta.seq.0 + 5);
+        self.reader.finish();
+        seen
+    }
+}
+
+/// Kills the camera's server and starts another one on the same port.
+fn killed_and_back(config: Option<&str>, reasons: &[Reason]) {
+    let mut scene = Scene::live(config);
+    let killed = Instant::now();
+    scene.sim.process.kill();
+    let reason = scene.gone();
+    let noticed = killed.elapsed();
+    // From then on the old session is over: nothing of it is on its way to the ring.
+    until("the port is found closed", || scene.ring.status().reason == Reason::ConnectRefused);
+    let last = scene.stays_away(Duration::from_secs(amount(2, 5)));
+    let (run, respawned) = (scene.before.stamp.run_id, Instant::now());
+    scene.sim.respawn();
+    let seen = scene.comes_back(last, reasons);
+    assert_ne!(seen.stamp.run_id, run, "the picture is of the new server");
+    measured(format!(
+        "a killed camera: noticed ({reason}) after {} ms, new frames {} ms after its restart began",
+        noticed.as_millis(),
+        respawned.elapsed().as_millis()
+    ));
+}
+
+#[test]
+fn a_killed_camera_is_noticed_and_its_reader_continues_by_itself() {
+    killed_and_back(None, &[Reason::ServerClosed]);
+}
+
+#[test]
+fn a_killed_camera_on_udp_is_noticed_and_its_reader_continues_by_itself() {
+    killed_and_back(Some("transport = \"udp\""), &[Reason::ServerClosed, Reason::NoPackets]);
+}
+
+#[test]
+fn a_frozen_camera_is_noticed_and_its_reader_continues_by_itself() {
+    let scene = Scene::live(None);
+    let frozen = Instant::now();
+    scene.sim.process.signal(Signal::STOP);
+    let reason = scene.gone();
+    assert_eq!(reason, Reason::NoPackets);
+    let noticed = frozen.elapsed();
+    until("the old session is over", || scene.ring.status().state == State::Reconnecting);
+    let last = scene.stays_away(Duration::from_secs(amount(2, 30)));
+    let (run, thawed) = (scene.before.stamp.run_id, Instant::now());
+    scene.sim.process.signal(Signal::CONT);
+    let seen = scene.comes_back(last, &[Reason::NoPackets]);
+    assert_eq!(seen.stamp.run_id, run, "the picture is of the same server");
+    measured(format!(
+        "a frozen camera: noticed ({reason}) after {} ms, new frames {} ms after it went on",
+        noticed.as_millis(),
+        thawed.elapsed().as_millis()
+    ));
+}

@@ -1,0 +1,257 @@
+//! The daemon ends, in every way it can: readers keep their handle, frames stay whole, nothing is left behind.
+#![cfg(feature = "sim")]
+
+mod system;
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use camring::exit::Exit;
+use camring_ring::{Counter, FrameFlags, Liveness, Ring, State};
+use rustix::process::Signal;
+use system::reader::{Reader, Seen, Way};
+use system::{Daemon, Process, Shm, Sim, amount, free_port, let_pass, measured, until, until_within};
+
+/// Everything that a camera's ring consists of.
+const FILES: [&str; 3] = ["camring.cam", "camring.d/.lock-cam", "camring.d/cam"];
+/// An orderly stop takes no longer, whatever the camera does.
+const STOPPED: Duration = Duration::from_secs(5);
+/// Large enough for a kill to fall into the writing of a slot now and then.
+const PICTURES: [&str; 4] = ["--size", "1280x720", "--gop", "200ms"];
+
+/// A random time below `limit_ms`.
+fn moment(limit_ms: u64) -> Duration {
+    Duration::from_micros(fastrand::u64(0..limit_ms * 1000))
+}
+
+/// Starts a daemon, kills it at a random moment of its life, and returns whether it had the ring before.
+///
+/// One in four is killed while it starts, one while it connects, the others while frames are published.
+fn live_and_be_killed(number: u64, shm: &Shm, url: &str, ring: &Ring) -> bool {
+    let mut daemon = Daemon::spawn(shm, "cam", url);
+    let owns = || ring.status().writer_pid == daemon.process.pid();
+    if number % 4 == 0 {
+        let_pass(moment(40));
+    } else {
+        until("the daemon has the ring", owns);
+        let epoch = ring.status().writer_epoch;
+        if number % 4 != 1 {
+            until("it publishes", || ring.peek().is_ok_and(|meta| meta.writer_epoch == epoch));
+        }
+        let_pass(moment(400));
+    }
+    daemon.process.kill();
+    // Of the dead nothing changes any more.
+    ring.status().writer_pid == daemon.process.pid()
+}
+
+#[test]
+fn a_killed_daemon_leaves_nothing_torn() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&PICTURES));
+    let mut first = Daemon::spawn(&shm, "cam", &sim.url);
+    let readers = [Way::Next, Way::Latest].map(|way| Reader::attach(&shm, "cam", way));
+    for reader in &readers {
+        reader.first("a frame", |_| true);
+    }
+    let ring = shm.attach("cam");
+    let before = ring.status();
+    first.process.kill();
+    let (kills, mut owners) = (amount(5, 1000), 0);
+    for number in 0..kills {
+        owners += u32::from(live_and_be_killed(number, &shm, &sim.url, &ring));
+        let status = ring.status();
+        assert_eq!(status.writer_epoch, before.writer_epoch + owners, "after kill {number}");
+        assert_eq!(status.generation, before.generation, "after kill {number}");
+        assert_eq!(shm.files(), FILES, "after kill {number}");
+    }
+    let last = Daemon::spawn(&shm, "cam", &sim.url);
+    let epoch = before.writer_epoch + owners + 1;
+    for reader in &readers {
+        reader.first("frames of the last daemon", |seen| seen.frame.meta.writer_epoch == epoch);
+    }
+    let (status, pid) = (ring.status(), last.process.pid());
+    assert_eq!((status.writer_epoch, status.writer_pid, status.generation), (epoch, pid, before.generation));
+    assert_eq!(shm.files(), FILES);
+    let seen = readers.map(Reader::finish);
+    seen.iter().for_each(|seen| starts_are_marked(seen));
+    let (frames, repaired) = (seen.each_ref().map(Vec::len), status.counter(Counter::TornRepaired));
+    measured(format!(
+        "{kills} kills, {owners} of them after the start: readers got {} and {} frames, 0 torn; {repaired} half-written \
+         slots repaired",
+        frames[0], frames[1]
+    ));
+}
+
+/// The first frame of each daemon says that it is one, where the reader saw that very frame.
+fn starts_are_marked(seen: &[Seen]) {
+    for pair in seen.windows(2) {
+        let (old, new) = (&pair[0].frame.meta, &pair[1].frame.meta);
+        assert!(new.writer_epoch >= old.writer_epoch, "frame {} of an earlier daemon", new.seq);
+        if new.writer_epoch > old.writer_epoch && pair[1].frame.skipped == 0 {
+            assert!(new.flags.contains(FrameFlags::AFTER_RESTART.with(FrameFlags::DISCONT)), "frame {}", new.seq);
+        }
+    }
+}
+
+#[test]
+fn a_daemon_killed_while_it_makes_its_ring_leaves_nothing_behind() {
+    let url = format!("rtsp://127.0.0.1:{}/stream", free_port());
+    let kills = amount(6, 100);
+    for _ in 0..kills {
+        let shm = Shm::new();
+        let mut killed = Daemon::spawn(&shm, "cam", &url);
+        let_pass(moment(60));
+        killed.process.kill();
+        let daemon = Daemon::spawn(&shm, "cam", &url);
+        let ring = shm.attach("cam");
+        until("the next daemon has a ring", || ring.status().writer_pid == daemon.process.pid());
+        until("its names are settled", || shm.files() == FILES);
+        assert_eq!(ring.liveness(), Liveness::Alive);
+    }
+    measured(format!("{kills} kills during the first start: the next daemon had its ring, and no file was left over"));
+}
+
+#[test]
+fn a_stopped_daemon_says_so_and_the_next_one_continues_its_ring() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&PICTURES));
+    let mut daemon = Daemon::spawn(&shm, "cam", &sim.url);
+    let (reader, ring) = (Reader::attach(&shm, "cam", Way::Next), shm.attach("cam"));
+    reader.first("a frame", |_| true);
+    stop(&mut daemon, &ring);
+    let before = ring.status();
+    assert_eq!((before.writer_pid, ring.liveness()), (0, Liveness::Gone));
+    let (mut first, mut again) = (Vec::new(), Vec::new());
+    let frame = ring.latest(&mut first).unwrap();
+    assert_eq!(ring.latest(&mut again).unwrap().meta, frame.meta);
+    assert!(first == again, "the last frame has changed");
+    system::stamp_of(&frame, &first);
+    let _next = Daemon::spawn(&shm, "cam", &sim.url);
+    let seen = reader.first("a frame of the next daemon", |seen| seen.frame.meta.seq > frame.meta.seq);
+    assert_eq!(seen.frame.generation, before.generation);
+    assert_eq!(seen.frame.meta.writer_epoch, before.writer_epoch + 1);
+    starts_are_marked(&reader.finish());
+    assert_eq!(shm.files(), FILES);
+}
+
+/// Asks a daemon to stop; readers must see it and the process must end with success, each within its time.
+fn stop(daemon: &mut Daemon, ring: &Ring) {
+    let asked = Instant::now();
+    daemon.process.signal(Signal::TERM);
+    until_within(STOPPED, "the state is stopped", || ring.status().state == State::Stopped);
+    let mut status = None;
+    until_within(STOPPED, "the daemon ends", || {
+        status = daemon.process.0.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.unwrap().code(), Some(0));
+    measured(format!("a stop took {} ms", asked.elapsed().as_millis()));
+}
+
+#[test]
+fn a_daemon_whose_camera_never_answers_stops_when_asked() {
+    let (shm, camera) = (Shm::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let url = format!("rtsp://{}/stream", camera.local_addr().unwrap());
+    let mut daemon = Daemon::spawn(&shm, "cam", &url);
+    let ring = shm.attach("cam");
+    // Accepted and never answered.
+    let _connection = camera.accept().unwrap();
+    assert_eq!(ring.status().state, State::Connecting);
+    stop(&mut daemon, &ring);
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_first_is_undisturbed() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&["--size", "640x360"]));
+    let first = Daemon::spawn(&shm, "cam", &sim.url);
+    let reader = Reader::attach(&shm, "cam", Way::Next);
+    let before = reader.first("a frame", |_| true).frame;
+    let mut second = Daemon::spawn(&shm, "cam", &sim.url);
+    assert_eq!(second.process.wait().code(), Some(i32::from(Exit::AlreadyServed as u8)));
+    let log = second.log();
+    assert!(log.contains(&first.process.pid().to_string()), "the owner is not named: {log}");
+    let newest = reader.newest().unwrap().frame.meta.seq;
+    let after = reader.first("frames keep coming", |seen| seen.frame.meta.seq > newest).frame;
+    assert_eq!((after.generation, after.meta.writer_epoch), (before.generation, before.meta.writer_epoch));
+    assert_eq!(after.meta.session_id, before.meta.session_id);
+    assert_eq!(reader.ring.status().writer_pid, first.process.pid());
+    reader.finish();
+}
+
+#[test]
+fn a_suspended_daemon_is_seen_and_goes_on_where_it_was() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&PICTURES));
+    let daemon = Daemon::spawn(&shm, "cam", &sim.url);
+    let readers = [Way::Next, Way::Latest].map(|way| Reader::attach(&shm, "cam", way));
+    let ring = &readers[0].ring;
+    for reader in &readers {
+        reader.first("a frame", |_| true);
+    }
+    daemon.process.signal(Signal::STOP);
+    until("readers see that it does not move", || ring.liveness() == Liveness::Hung);
+    let last = ring.peek().unwrap();
+    let_pass(Duration::from_secs(2));
+    assert_eq!(ring.peek().unwrap(), last);
+    daemon.process.signal(Signal::CONT);
+    until("readers see that it moves", || ring.liveness() == Liveness::Alive);
+    for reader in &readers {
+        // Two seconds of them: what was late comes first, and not all of it is whole.
+        let seen = reader.first("frames come again", |seen| seen.frame.meta.seq.0 > last.seq.0 + 50);
+        assert_eq!(seen.frame.meta.writer_epoch, last.writer_epoch);
+    }
+    until("the camera is live", || ring.status().state == State::Live);
+    readers.into_iter().for_each(|reader| drop(reader.finish()));
+}
+
+/// Takes a lease on a file: whoever opens it waits until the lease is given back.
+const LEASE: &str = "\
+import fcntl, os, signal, sys
+signal.signal(signal.SIGIO, signal.SIG_IGN)
+fcntl.fcntl(os.open(sys.argv[1], os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print('held', flush=True)
+signal.pause()
+";
+
+/// Holds a lease on `file` for as long as it lives.
+fn lease(file: &Path) -> Process {
+    let mut child =
+        Command::new("python3").args(["-c", LEASE]).arg(file).stdout(Stdio::piped()).spawn().expect("python3");
+    let mut line = [0; 5];
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).expect("the lease is held");
+    Process(child)
+}
+
+#[test]
+fn a_session_that_does_not_end_is_left_to_the_service_manager() {
+    let (shm, sim, folder) = (Shm::new(), Sim::spawn(&["--size", "640x360"]), tempfile::tempdir().unwrap());
+    let (video, config) = (folder.path().join("video.mp4"), folder.path().join("camring.toml"));
+    std::fs::write(&video, "whoever reads this has waited").unwrap();
+    std::fs::write(
+        &config,
+        "[camera.cam]\nfile = \"video.mp4\"\nreconnect.request_timeout = \"500ms\"\n\
+         reconnect.connect_timeout = \"1s\"\n",
+    )
+    .unwrap();
+    let reader = {
+        let mut daemon = Daemon::spawn(&shm, "cam", &sim.url);
+        let reader = Reader::attach(&shm, "cam", Way::Next);
+        reader.first("a frame", |_| true);
+        stop(&mut daemon, &reader.ring);
+        reader
+    };
+    let (last, generation) = (reader.ring.peek().unwrap(), reader.ring.status().generation);
+    // Its thread hangs in the kernel, as with a camera's driver or a file server that is gone.
+    let lease = lease(&video);
+    let mut stuck = Daemon::spawn_config(&shm, "cam", &config);
+    assert_eq!(stuck.process.wait().code(), Some(i32::from(Exit::Temporary as u8)));
+    let status = reader.ring.status();
+    assert_eq!((status.state, status.generation), (State::Restarting, generation));
+    assert_eq!(reader.ring.peek().unwrap(), last);
+    drop(lease);
+    let _next = Daemon::spawn(&shm, "cam", &sim.url);
+    let seen = reader.first("a frame of the next daemon", |seen| seen.frame.meta.seq > last.seq);
+    assert_eq!(seen.frame.meta.writer_epoch, last.writer_epoch + 2);
+    assert_eq!(seen.frame.generation, generation);
+    reader.finish();
+}
