@@ -453,7 +453,11 @@ pub(crate) fn create(
         huge_pages(fd.as_fd(), &map, &layout);
     }
     // Before the first byte is written: a page that cannot be had is an error here and a SIGBUS later.
-    allocate(fd.as_fd(), layout.file_bytes).map_err(|e| no_room(options, layout.file_bytes, e))?;
+    if let Err(error) = allocate(fd.as_fd(), layout.file_bytes) {
+        // The pages it has got already are free again before anybody counts.
+        drop((map, fd));
+        return Err(no_room(options, layout.file_bytes, error));
+    }
     prepare(options, &map)?;
     format_segment(fd, map, layout).map_err(|e| CreateError::io("write the header of a new ring", e))
 }

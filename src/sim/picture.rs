@@ -326,7 +326,7 @@ const GREYS: [u8; 8] = [0, 36, 73, 109, 146, 182, 219, 255];
 
 /// Red, green and blue of the colour bars at column and row `at` of a picture of `size` (width, height).
 ///
-/// The stamp hides the top-left corner.
+/// The stamps hide the top-left and the bottom-right corner.
 ///
 /// # Panics
 ///

@@ -256,14 +256,20 @@ impl Daemon {
     }
 
     pub fn spawn_with(shm: &Shm, arguments: &[&str], input: Option<&str>) -> Self {
+        let mut command = camring();
+        command.args(arguments).arg("--shm-dir").arg(shm.path());
+        Self::spawn_command(command, input)
+    }
+
+    /// Any command that becomes `camring run`; it logs at level info unless it says otherwise.
+    pub fn spawn_command(mut command: Command, input: Option<&str>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("camring-daemon-{}-{number}.log", std::process::id()));
-        let mut child = camring()
-            .args(arguments)
-            .arg("--shm-dir")
-            .arg(shm.path())
-            .env("CAMRING_LOG", "info")
+        if command.get_envs().all(|(name, _)| name != "CAMRING_LOG") {
+            command.env("CAMRING_LOG", "info");
+        }
+        let mut child = command
             .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).unwrap())
@@ -288,6 +294,21 @@ impl Drop for Daemon {
         }
         let _ = std::fs::remove_file(&self.log);
     }
+}
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub struct Ended {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Runs a command that is bound to end; one that does not is killed and fails the test.
+pub fn ended(command: Command) -> Ended {
+    let output = assert_cmd::Command::from_std(command).timeout(PATIENCE).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
 }
 
 /// The stamps of a frame read from a ring; a picture without a whole stamp fails the test.
