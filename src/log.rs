@@ -1,11 +1,13 @@
 //! The log: where lines go (journal, text or JSON on stderr) and which of them are written.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
+use std::sync::{Mutex, PoisonError};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -79,6 +81,28 @@ fn filter(configured: &str, environment: Option<&str>) -> Result<EnvFilter, LogE
     EnvFilter::try_new(value).map_err(|error| refuse(error.to_string()))
 }
 
+/// Texts of GLib that are remembered; beyond it every one counts as new.
+const GLIB_TEXTS: usize = 256;
+
+/// Takes over what GLib and the libraries on it would print on stderr: each text once as a warning, then as debug.
+///
+/// GStreamer 1.22 calls things critical that are not (a session that is stopped while it connects, for one), and an
+/// unreachable camera would repeat them for ever.
+pub fn adopt_glib() {
+    let known = Mutex::new(HashSet::new());
+    gst::glib::log_set_default_handler(move |domain, level, text| {
+        let domain = domain.unwrap_or("glib");
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = known.len() >= GLIB_TEXTS || known.insert(text.to_owned());
+        match level {
+            gst::glib::LogLevel::Error | gst::glib::LogLevel::Critical | gst::glib::LogLevel::Warning if new => {
+                tracing::warn!(library = domain, "{text}");
+            }
+            _ => tracing::debug!(library = domain, "{text}"),
+        }
+    });
+}
+
 /// The journal's socket, when stderr is a journal stream and journald answers.
 fn journal() -> Option<Box<dyn Layer<Registry> + Send + Sync>> {
     let stream = std::env::var_os("JOURNAL_STREAM")?;
@@ -114,7 +138,7 @@ fn stderr_takes_color() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use super::*;
 

@@ -67,6 +67,13 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         LogFormat::Text => log::LogFormat::Text,
     };
     log::init(&job.level, format).map_err(|error| Failure::new(Exit::Config, error))?;
+    crate::log::adopt_glib();
+    if args.url.is_some() && !args.password_stdin && access.as_ref().is_some_and(|access| access.password.is_some()) {
+        tracing::warn!(
+            "the password in --url can be read by everybody on this host; \
+             say --user USER --password-stdin, or put the camera into a file"
+        );
+    }
     let stop = shutdown::listen(|| exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
     let options = assemble::writer_options(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
     let (writer, started) = Writer::start(options).map_err(refused)?;
