@@ -32,7 +32,7 @@ fn moment(limit_ms: u64) -> Duration {
 fn live_and_be_killed(number: u64, shm: &Shm, url: &str, ring: &Ring) -> bool {
     let mut daemon = Daemon::spawn(shm, "cam", url);
     let owns = || ring.status().writer_pid == daemon.process.pid();
-    if number % 4 == 0 {
+    if number.is_multiple_of(4) {
         let_pass(moment(40));
     } else {
         until("the daemon has the ring", owns);

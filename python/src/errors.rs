@@ -88,9 +88,7 @@ pub(crate) fn read_error(py: Python<'_>, error: &ReadError) -> PyErr {
         ReadError::Overrun { oldest, .. } => {
             exception(py, "Overrun", (text,), |error| error.setattr("oldest", oldest.0))
         }
-        ReadError::BufferSize { .. } => {
-            plain(py, "BufferMismatch", format!("{text}; pass an `out` of exactly that size"))
-        }
+        ReadError::BufferSize { .. } => plain(py, "BufferMismatch", text),
         ReadError::UnknownFormat { .. } | ReadError::Corrupt { .. } => plain(py, "LayoutMismatch", text),
         _ => plain(py, "Error", text),
     }

@@ -198,7 +198,7 @@ def test_a_buffer_that_cannot_take_the_frame_is_refused_in_words(writer: StartWr
     writer("front", "--size", "64x48", "--frames", "1").wait()
     ring = camring.attach("front")
     wrong: list[tuple[Any, str]] = [
-        (bytearray(10), "the buffer has 10 bytes but the frame needs 9216; pass an `out` of exactly that size"),
+        (bytearray(10), "the buffer has 10 bytes but the frame needs 9216; make it that size"),
         (bytes(9216), "out is read-only; pass a bytearray or a writable, contiguous array"),
         (
             np.zeros((48, 128, 3), np.uint8)[:, ::2],

@@ -67,6 +67,17 @@ impl Default for AttachOptions {
     }
 }
 
+/// What a reader learns from the lock on the alive byte.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum AliveByte {
+    /// A daemon holds it.
+    Held,
+    /// Nobody does: there is no daemon.
+    Free,
+    /// Only the heartbeat can tell.
+    Unclear,
+}
+
 /// One attached generation.
 #[derive(Debug)]
 pub(crate) struct Attachment {
@@ -135,11 +146,16 @@ impl Attachment {
         Ok(Self { segment, path: path.to_owned() })
     }
 
-    /// Whether a daemon holds the alive byte.
-    pub(crate) fn writer_holds_alive(&self) -> bool {
+    /// What the lock on the alive byte says.
+    pub(crate) fn alive_byte(&self) -> AliveByte {
         let segment = &self.segment;
-        let found = conflicting(segment.fd.as_fd(), LockKind::Shared, segment.layout.alive_lock_off, 1);
-        found == Ok(Some(LockKind::Exclusive))
+        let look = |kind| conflicting(segment.fd.as_fd(), kind, segment.layout.alive_lock_off, 1);
+        match (look(LockKind::Shared), look(LockKind::Exclusive)) {
+            (Ok(Some(LockKind::Exclusive)), _) => AliveByte::Held,
+            (Ok(_), Ok(None)) => AliveByte::Free,
+            // A reader squats on it, so that the daemon cannot have it; or a sandbox refuses to tell.
+            _ => AliveByte::Unclear,
+        }
     }
 
     /// Whether the name still leads to this file.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::attach::{AttachOptions, Attachment, present_readers, stated_pid};
+use crate::attach::{AliveByte, AttachOptions, Attachment, present_readers, stated_pid};
 use crate::clock::mono_ns;
 use crate::error::{AttachError, ReadError};
 use crate::frame::{FrameMeta, Generation, PixelFormat, Reason, Sequence, State};
@@ -423,11 +423,13 @@ impl Ring {
         let fresh_by_clock = (0..HEARTBEAT_FRESH.as_nanos() as i64).contains(&own_age);
         let observed_moving = inner.heartbeat.1.is_some_and(|seen| now.duration_since(seen) < HEARTBEAT_FRESH);
         drop(inner);
-        // Movement is the best evidence: it needs no clock in common, and a reader may squat on the alive byte.
-        match (observed_moving, attachment.writer_holds_alive(), fresh_by_clock) {
-            (true, ..) | (false, true, true) => Liveness::Alive,
-            (false, true, false) => Liveness::Hung,
-            (false, false, _) => Liveness::Gone,
+        match (attachment.alive_byte(), observed_moving || fresh_by_clock) {
+            (AliveByte::Held, true) => Liveness::Alive,
+            (AliveByte::Held, false) => Liveness::Hung,
+            (AliveByte::Free, _) => Liveness::Gone,
+            // Movement, not a fresh time: a clock in common is not certain.
+            (AliveByte::Unclear, _) if observed_moving => Liveness::Alive,
+            (AliveByte::Unclear, _) => Liveness::Gone,
         }
     }
 
