@@ -469,7 +469,7 @@ fn damaged_and_newer_rings_are_lines_with_their_error() {
     put("headless", 0x200, 200);
     assert!(listed(&shm, "headless")["error"].as_str().unwrap().contains("contradicts itself"));
     let refused = shm.camring(&["watch", "headless"]).with_code(1);
-    assert!(refused.errors.contains("contradicts itself: the newest frame is in slot 200 of 8"), "{refused:?}");
+    assert!(refused.errors.contains("in slot 200 of 8"), "{refused:?}");
     let stale = shm.camring(&["rm", "--stale"]).with_code(76);
     assert!(stale.errors.contains("checksum") && shm.anchor("damaged").exists(), "{stale:?}");
 }
