@@ -6,7 +6,7 @@ mod system;
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -45,7 +45,7 @@ impl Reference {
         let line = format!("rtspsrc name=source protocols=tcp ! {tail} ! appsink name=sink sync=false");
         let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
         pipeline.by_name("source").unwrap().set_property("location", url);
-        from_the_first_keyframe(&pipeline.by_name("decoder").unwrap());
+        from_the_second_keyframe(&pipeline.by_name("decoder").unwrap());
         let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
         let pictures = Arc::new(Mutex::new(VecDeque::new()));
         let kept = Arc::clone(&pictures);
@@ -84,12 +84,12 @@ impl Drop for Reference {
     }
 }
 
-/// A client that joins between two keyframes must not decode before the next one.
-fn from_the_first_keyframe(decoder: &gst::Element) {
-    let seen = AtomicBool::new(false);
+/// Lets the decoder see the stream from the second keyframe on: whoever joins may have missed a part of the first.
+fn from_the_second_keyframe(decoder: &gst::Element) {
+    let keyframes = AtomicU32::new(0);
     let gate = move |_: &gst::Pad, info: &mut gst::PadProbeInfo<'_>| {
-        let delta = info.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
-        if seen.fetch_or(!delta, Ordering::Relaxed) || !delta {
+        let is_key = info.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+        if keyframes.fetch_add(u32::from(is_key), Ordering::Relaxed) + u32::from(is_key) >= 2 {
             return gst::PadProbeReturn::Ok;
         }
         // Not `Drop`: the bindings free the buffer before GStreamer 1.22 frees it again.

@@ -226,7 +226,8 @@ impl Order {
     fn look(&mut self, packet: &Packet) -> Findings {
         let before = self.before.replace((packet.sequence, packet.marker));
         let gap = before.map_or(0, |(sequence, _)| packet.sequence.wrapping_sub(sequence.wrapping_add(1)));
-        if gap != 0 && !self.start.is_start(packet.payload) {
+        // A session may begin in the middle of a picture, too.
+        if (gap != 0 || before.is_none()) && !self.start.is_start(packet.payload) {
             self.torn = Some(packet.timestamp);
         }
         Findings {
@@ -386,6 +387,15 @@ mod tests {
         assert_eq!([torn(4, 10, LATER), torn(5, 10, LATER)], [true, true]);
         assert_eq!([torn(7, 20, FIRST), torn(8, 20, LATER)], [false, false]);
         assert_eq!([torn(10, 30, LATER), torn(11, 30, FIRST), torn(12, 40, FIRST)], [true, true, false]);
+    }
+
+    #[test]
+    fn a_session_that_begins_inside_a_picture_begins_with_a_torn_one() {
+        let torn = |payload| Order::new(PictureStart::H264).look(&packet(9, 10, payload)).torn;
+        assert_eq!([torn(LATER), torn(FIRST), torn([0x67, 0x64, 0, 0])], [true, false, false]);
+        let mut order = Order::new(PictureStart::H264);
+        let mut torn = |sequence, timestamp, payload| order.look(&packet(sequence, timestamp, payload)).torn;
+        assert_eq!([torn(1, 10, LATER), torn(2, 10, LATER), torn(3, 20, FIRST)], [true, true, false]);
     }
 
     #[test]
