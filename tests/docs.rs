@@ -6,8 +6,12 @@ use camring::exit::Exit;
 use camring_ring::layout::Layout;
 use camring_ring::{Reason, State};
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn manual() -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap()
+    std::fs::read_to_string(root().join("docs/operations.md")).unwrap()
 }
 
 /// Rows of the first table under a heading, without its two head lines.
@@ -64,4 +68,39 @@ fn the_manual_states_the_memory_that_rings_take() {
     }
     let waiting_room = Layout::plan(8, 65_536).unwrap().file_bytes / 1024;
     assert!(text.contains(&format!("takes {waiting_room} KiB")), "the waiting room takes {waiting_room} KiB");
+}
+
+/// Every source file that may hold a test, as one text.
+fn tests_of_the_project() -> String {
+    let mut text = String::new();
+    let mut folders: Vec<_> =
+        ["src", "tests", "ring/src", "ring/tests", "python/tests"].map(|folder| root().join(folder)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|kind| kind == "rs" || kind == "py") {
+                text += &std::fs::read_to_string(&path).unwrap();
+            }
+        }
+    }
+    text
+}
+
+#[test]
+fn every_test_that_the_promises_and_the_soaks_name_exists() {
+    let promises = std::fs::read_to_string(root().join("docs/promises.md")).unwrap();
+    let soaks = std::fs::read_to_string(root().join("scripts/soak")).unwrap();
+    let is_test_name = |word: &&str| word.matches('_').count() >= 3 && !word.contains(['-', '/', ' ', '.', '=']);
+    let quoted = promises.lines().filter(|line| line.starts_with("| ")).flat_map(|line| line.split('`'));
+    let listed = soaks.lines().filter_map(|line| line.split(" | ").nth(2)).map(str::trim);
+    let named: Vec<&str> = quoted.chain(listed).filter(is_test_name).collect();
+    assert!(named.len() > 40, "only {} tests are named", named.len());
+    let code = tests_of_the_project();
+    let missing: Vec<&&str> = named
+        .iter()
+        .filter(|name| !code.contains(&format!("fn {name}(")) && !code.contains(&format!("def {name}(")))
+        .collect();
+    assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
