@@ -2,16 +2,15 @@
 
 mod writer;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use camring_ring::{AttachOptions, Liveness, PixelFormat, ReadError, Ring, State};
 use rustix::process::Signal;
-use shared_memory::{Shmem, ShmemConf};
 use writer::{Ended, PATIENCE, Shm, WriterProcess, picture, signal, until};
 
 #[test]
@@ -82,37 +81,57 @@ impl Drop for BridgeProcess {
     }
 }
 
-/// One aligned 64-bit word of a segment that somebody else may be writing.
-fn word(segment: &Shmem, offset: usize) -> u64 {
-    assert!(offset.is_multiple_of(8) && offset + 8 <= segment.len());
-    // SAFETY: the mapping is page-aligned and lives as long as `segment`; the word lies inside it and is aligned
-    // (asserted above). Other processes write it atomically, so it is only ever loaded as an atomic.
-    let word = unsafe { &*segment.as_ptr().wrapping_add(offset).cast::<AtomicU64>() };
-    word.load(Ordering::Relaxed)
+/// `ring/examples/interop.rs`, a peer built on the `shared_memory` crate, as a process; killed at the end.
+struct Peer {
+    child: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
-/// The newest frame, read by the published layout alone: (sequence, width, height, pixels).
-fn read_by_layout(segment: &Shmem) -> Option<(u64, u32, u32, Vec<u8>)> {
-    assert_eq!(word(segment, 0).to_le_bytes(), *b"CAMRING1");
-    let slot_header_bytes = word(segment, 0x020) >> 32;
-    let (slot_table, data, stride) = (word(segment, 0x030), word(segment, 0x038), word(segment, 0x040));
-    let head = word(segment, 0x200);
-    let (seq, slot) = (head >> 16, head & 0xFFFF);
-    fence(Ordering::Acquire);
-    let header = usize::try_from(slot_table + slot * slot_header_bytes).unwrap();
-    let stamp = word(segment, header);
-    fence(Ordering::Acquire);
-    if head == 0 || stamp != seq << 1 {
-        return None;
+/// What the peer says of the newest frame.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    seq: u64,
+    size: (u32, u32),
+    crc: u32,
+}
+
+impl Peer {
+    fn open(name: &str) -> Self {
+        let exe = std::env::current_exe().unwrap();
+        let program = exe.parent().and_then(Path::parent).unwrap().join("examples/interop");
+        let build = "cargo build --release --package camring-ring --example interop";
+        assert!(program.exists(), "{} is missing: run `{build}`", program.display());
+        let mut command = Command::new(&program);
+        let mut child = command.arg(name).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
     }
-    let size = word(segment, header + 0x10);
-    let len = usize::try_from(word(segment, header + 0x20)).unwrap();
-    let payload = usize::try_from(data + slot * stride).unwrap();
-    let words = (payload..payload + len.next_multiple_of(8)).step_by(8);
-    let mut pixels: Vec<u8> = words.flat_map(|offset| word(segment, offset).to_le_bytes()).collect();
-    pixels.truncate(len);
-    fence(Ordering::Acquire);
-    (word(segment, header) == stamp).then_some((seq, size as u32, (size >> 32) as u32, pixels))
+
+    /// The newest frame; `None` while there is none.
+    fn newest(&mut self) -> Option<Seen> {
+        writeln!(self.child.stdin.as_ref().unwrap()).unwrap();
+        let answer = self.lines.next().expect("the peer has ended, see its message above").unwrap();
+        if answer == "none" {
+            return None;
+        }
+        let words: Vec<&str> = answer.split(' ').collect();
+        let [seq, width, height, crc] = words.as_slice() else { panic!("{answer}") };
+        let size = (width.parse().unwrap(), height.parse().unwrap());
+        Some(Seen { seq: seq.parse().unwrap(), size, crc: crc.parse().unwrap() })
+    }
+
+    /// Lets it end in order; it must end well.
+    fn end(mut self) {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
@@ -120,15 +139,16 @@ fn peers_built_on_shared_memory_read_the_bridge_by_name() {
     let (shm, name) = (Shm::new(), Name::new());
     let _front = WriterProcess::start(&shm, "front");
     let bridge = BridgeProcess::start(&shm, "front", &name);
-    let segment = ShmemConf::new().os_id(&name.0).open().unwrap();
-    let (first, width, height, pixels) = until("a frame", || read_by_layout(&segment));
-    assert_eq!((width, height), (64, 48));
-    assert_eq!(pixels, picture(64, 48, PixelFormat::Bgr));
-    until("a later frame", || read_by_layout(&segment).filter(|(seq, ..)| *seq > first));
+    let mut peer = Peer::open(&name.0);
+    let first = until("a frame", || peer.newest());
+    let crc = crc32fast::hash(&picture(64, 48, PixelFormat::Bgr));
+    assert_eq!((first.size, first.crc), ((64, 48), crc));
+    until("a later frame", || peer.newest().filter(|seen| seen.seq > first.seq));
     assert_eq!(std::fs::metadata(name.path()).unwrap().mode() & 0o777, 0o640);
     bridge.end();
     assert!(!name.path().exists());
-    assert_eq!(read_by_layout(&segment).unwrap().3, pixels, "what a peer has mapped stays");
+    assert_eq!(peer.newest().unwrap().crc, crc, "what a peer has mapped stays");
+    peer.end();
 }
 
 #[test]
@@ -143,14 +163,10 @@ fn a_ring_of_ones_own_is_read_by_name_with_shared_memory() {
     }
     let _removed = Removed(ring.clone());
     let _writer = WriterProcess::start_in("/dev/shm", &ring, "1366x405", "bgr");
-    let segment = until("a frame", || {
-        let segment = ShmemConf::new().os_id(format!("camring.{ring}")).open().ok()?;
-        read_by_layout(&segment).map(|_| segment)
-    });
-    let (_, width, height, pixels) = until("a frame", || read_by_layout(&segment));
-    assert_eq!((width, height), (1366, 405));
-    assert_eq!(pixels, picture(1366, 405, PixelFormat::Bgr));
-    drop(segment);
+    let mut peer = Peer::open(&format!("camring.{ring}"));
+    let seen = until("a frame", || peer.newest());
+    assert_eq!((seen.size, seen.crc), ((1366, 405), crc32fast::hash(&picture(1366, 405, PixelFormat::Bgr))));
+    peer.end();
     assert!(PathBuf::from(format!("/dev/shm/camring.{ring}")).exists(), "a peer that only opened it removes nothing");
 }
 

@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use camring_ring::{
@@ -469,23 +472,47 @@ fn an_onlooker_that_reads_no_pixels_follows_a_ring_that_was_made_anew() {
     common::until("the handle shows the new ring", || ring.status().generation != before);
 }
 
+/// A process that locks every byte of a file for reading, as any reader may; killed at the end.
+struct Squatter(Child);
+
+impl Squatter {
+    fn lock(file: &Path) -> Self {
+        const SCRIPT: &str = "import fcntl, struct, sys\n\
+            file = open(sys.argv[1], 'rb')\n\
+            fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_RDLCK, 0, 0, 0, 0))\n\
+            print('held', flush=True)\n\
+            sys.stdin.read()";
+        let mut python = Command::new("python3");
+        python.args(["-c", SCRIPT]).arg(file).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = python.spawn().expect("python3 is installed");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "held\n");
+        Self(child)
+    }
+
+    /// Lets it go; it must have held the lock until now.
+    fn end(mut self) {
+        assert_eq!(self.0.try_wait().unwrap(), None);
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+impl Drop for Squatter {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_reader_that_squats_on_the_alive_byte_neither_stops_a_daemon_nor_makes_it_look_dead() {
-    use std::os::fd::AsRawFd;
     let shm = Shm::new();
     let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
     publish(&mut writer, 64, 48, 1);
     drop(writer);
-    let file = std::fs::File::open(shm.path().join("camring.cam")).unwrap();
-    let whole = libc::flock {
-        l_type: libc::F_RDLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    // SAFETY: the descriptor is open and the lock is a valid structure that the call only reads.
-    assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const whole) }, 0);
+    let squatter = Squatter::lock(&shm.path().join("camring.cam"));
     let (mut writer, started) = Writer::start(shm.options("cam")).unwrap();
     assert!(started.adopted, "{started:?}");
     let _house = camring_ring::Housekeeping::spawn(writer.status(), |_| {}).unwrap();
@@ -493,6 +520,7 @@ fn a_reader_that_squats_on_the_alive_byte_neither_stops_a_daemon_nor_makes_it_lo
     let ring = Ring::attach("cam", shm.attach_options()).unwrap();
     assert_eq!(read(&ring), (2, 2));
     common::until("the heartbeat is seen to move", || ring.liveness() == Liveness::Alive);
+    squatter.end();
 }
 
 #[test]
