@@ -42,6 +42,7 @@ mod anchor;
 mod attach;
 mod catalog;
 pub mod clock;
+mod crc;
 mod error;
 pub mod frame;
 mod head;

@@ -201,10 +201,11 @@ impl StatusHandle {
         self.with_live(|live| head::load_head(&live.segment.map).is_some() || live.segment.layout.base_seq > 0)
     }
 
-    /// The number of the newest frame; zero before the first.
+    /// The number of the newest frame, of an earlier generation if need be; the next one has the number after it.
     #[must_use]
     pub fn newest(&self) -> Sequence {
-        self.with_live(|live| Sequence(head::load_head(&live.segment.map).map_or(0, |head| head.seq)))
+        let base_seq = |live: &Live| live.segment.layout.base_seq;
+        self.with_live(|live| Sequence(head::load_head(&live.segment.map).map_or(base_seq(live), |head| head.seq)))
     }
 
     /// Ends the daemon's life on this ring in an orderly way: state `stopped`, no writer; the frames stay.
