@@ -22,11 +22,13 @@ def bounded(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
         return
 
+    limit = getattr(request.module, "LIMIT", DEADLINE * 3)
+
     def give_up(_signal: int, _frame: object) -> None:
-        raise TimeoutError(f"the test took more than {DEADLINE * 3:.0f} s")
+        raise TimeoutError(f"the test took more than {limit:.0f} s")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(int(DEADLINE * 3))
+    signal.alarm(int(limit))
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -19,6 +19,9 @@ from test_reading import documented_reader
 RELEASE = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "release"
 SECONDS = 60 if os.environ.get("CAMRING_SOAK") == "full" else 4
 
+LIMIT = SECONDS + 60.0
+"""Longest time that a test of this file may take, seconds."""
+
 
 @pytest.fixture
 def live(shm_dir: Path) -> Iterator[str]:
