@@ -13,10 +13,10 @@ use crate::frame::Generation;
 use crate::head::{self, Retired};
 use crate::layout::at;
 use crate::lease::{LockKind, conflicting, try_lock};
+use crate::live::Live;
 use crate::name::RingPaths;
 use crate::segment::{Access, MapError, Segment, identity_of, link_unnamed, open_file};
-use crate::status::wake_all;
-use crate::writer::Live;
+use crate::wait::wake_all;
 
 /// The current generation and what keeps it findable.
 #[derive(Debug)]

@@ -1,142 +1,33 @@
 //! How a daemon gets its ring: adopt the one that is there, or make a new one.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Gid, Mode, Stat, Uid};
+use rustix::fs::Stat;
 use rustix::io::Errno;
-use rustix::process::{getegid, geteuid};
+use rustix::process::geteuid;
 
 use crate::anchor::{self, WriterLock};
+use crate::create::{carry_over, create, enter, give_to_readers, no_room, prepare};
 use crate::error::CreateError;
-use crate::frame::{Generation, Reason, State};
-use crate::head::{self, Head, Retired, StateWord};
-use crate::layout::{ABI_MINOR, HUGE_ALIGN, Layout, LeasePolicy, PAGE_ALIGN, SLOTS_MAX, at};
+use crate::head::{self, Head, Retired};
+use crate::layout::{ABI_MINOR, Layout, at};
 use crate::lease::{LockKind, conflicting, try_lock};
-use crate::name::{RingName, RingPaths, SegmentName, ShmDir};
+use crate::live::Live;
+use crate::name::RingPaths;
 use crate::names::{Names, retire};
-use crate::process;
-use crate::segment::{Access, MapError, Mapping, Segment, allocate, free_bytes, open_file, unnamed_file};
+use crate::options::{Capacity, WriterOptions};
+use crate::segment::{Access, MapError, Segment, allocate, open_file};
 use crate::slot;
 use crate::status::{Counter, Shared, StatusHandle};
-use crate::sync::Region;
-use crate::writer::{Live, Writer, carry_over};
+use crate::writer::Writer;
 
 /// Numbers from here on are damage: at 240 frames a second they are 18,000 years away.
 const SEQ_LIMIT: u64 = 1 << 47;
 /// Pause between two looks for a writer that is just ending.
 const ALIVE_PAUSE: Duration = Duration::from_millis(20);
-
-/// How large the slots are.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Capacity {
-    /// As large as the source turns out to need; a waiting room without frames until then.
-    FromSource,
-    /// Exactly this many bytes per frame, made at start; larger frames are refused.
-    Bytes(u64),
-}
-
-/// Which group may read the ring.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ReaderGroup {
-    /// `camring` if it exists and we may give files to it, else our own group.
-    Auto,
-    /// This one, or the start fails.
-    Named(String),
-}
-
-/// Whether to ask the kernel for huge pages.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum HugePages {
-    /// Never.
-    Never,
-    /// When a new generation is made; a refusal is no error.
-    Try,
-}
-
-/// What a daemon wants of its ring.
-#[derive(Clone, Debug)]
-pub struct WriterOptions {
-    /// Camera, or camera and output.
-    pub ring: RingName,
-    /// The public name.
-    pub segment: SegmentName,
-    /// The memory mount.
-    pub shm: ShmDir,
-    /// Frames kept, 3 to 256.
-    pub slots: u32,
-    /// What happens when every reusable slot is leased.
-    pub lease_policy: LeasePolicy,
-    /// How large the slots are.
-    pub capacity: Capacity,
-    /// File mode; 0640 lets the group read.
-    pub mode: u32,
-    /// Which group.
-    pub group: ReaderGroup,
-    /// Map every page at start, so that no frame pays for it.
-    pub prefault: bool,
-    /// Huge pages.
-    pub huge_pages: HugePages,
-    /// Pin the ring in memory.
-    pub lock_in_memory: bool,
-    /// Readers' default for "stale"; zero = never.
-    pub stale_after: Duration,
-    /// How long to wait for another writer of the same ring to end.
-    pub lock_wait: Duration,
-}
-
-impl WriterOptions {
-    /// The defaults of the configuration file for a ring of this name.
-    #[must_use]
-    pub fn new(ring: RingName) -> Self {
-        Self {
-            segment: ring.default_segment(),
-            ring,
-            shm: ShmDir::default(),
-            slots: 8,
-            lease_policy: LeasePolicy::Fresh,
-            capacity: Capacity::FromSource,
-            mode: 0o640,
-            group: ReaderGroup::Auto,
-            prefault: true,
-            huge_pages: HugePages::Try,
-            lock_in_memory: false,
-            stale_after: Duration::from_secs(1),
-            lock_wait: Duration::from_secs(5),
-        }
-    }
-
-    fn stale_after_ms(&self) -> u32 {
-        u32::try_from(self.stale_after.as_millis()).unwrap_or(u32::MAX)
-    }
-
-    /// Bytes of a slot to begin with.
-    fn first_slot_bytes(&self) -> u64 {
-        match self.capacity {
-            Capacity::FromSource => PAGE_ALIGN,
-            Capacity::Bytes(bytes) => bytes,
-        }
-    }
-
-    fn plan(&self, slot_bytes: u64) -> Result<Layout, CreateError> {
-        let refuse = CreateError::Size { slots: self.slots, slot_bytes };
-        let mut layout = Layout::plan(self.slots, slot_bytes).ok_or(refuse)?;
-        layout.lease_policy = self.lease_policy as u32;
-        layout.stale_after_ms = self.stale_after_ms();
-        layout.camera_id = self.ring.camera().to_owned();
-        layout.segment_name = self.segment.as_str().to_owned();
-        layout.builder = env!("CARGO_PKG_VERSION").to_owned();
-        layout.owner_uid = geteuid().as_raw();
-        layout.owner_gid = getegid().as_raw();
-        layout.boot_id = process::boot_id();
-        layout.created_real_ns = crate::clock::real_ns();
-        process::fill_random(&mut layout.ring_uuid.0);
-        Ok(layout)
-    }
-}
 
 /// What the start of a writer has found.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -418,139 +309,6 @@ fn adopt(options: &WriterOptions, segment: &Segment) -> Result<u64, CreateError>
     Ok(torn)
 }
 
-/// Writes who owns the ring now, and that it is starting.
-fn enter(map: &Mapping, epoch: u32) {
-    head::store_u64(map, at::WRITER_START_TICKS, process::start_ticks());
-    head::store_u64(map, at::TIME_NS_INO, process::time_namespace());
-    head::store_u64(map, at::PROCESS_START_REAL_NS, crate::clock::real_ns().cast_unsigned());
-    head::store_u32(map, at::WRITER_PID, std::process::id());
-    head::store_u32(map, at::WRITER_EPOCH, epoch);
-    head::store_u32(map, at::WAKE_MODE, 0);
-    head::store_u32(map, at::LEASE_NOW, 0);
-    let state = StateWord { state: State::Starting, reason: Reason::None, attempt: 0 };
-    head::store_state(map, state, crate::clock::mono_ns().cast_unsigned(), 0);
-    head::bump_notify(map);
-    crate::status::wake_all(map);
-}
-
-/// Makes a generation without a name: every page allocated, header written.
-pub(crate) fn create(
-    options: &WriterOptions,
-    slot_bytes: u64,
-    base_seq: u64,
-    anchors: &Path,
-    notes: &mut Vec<String>,
-) -> Result<Segment, CreateError> {
-    let mut layout = options.plan(slot_bytes)?;
-    layout.base_seq = base_seq;
-    let act = |what: &str, e: Errno| CreateError::io(format!("{what} a new ring in {}", anchors.display()), e);
-    let fd = unnamed_file(anchors, Mode::from_raw_mode(0o600)).map_err(|e| act("create", e))?;
-    layout.owner_gid = give_to_readers(options, fd.as_fd(), notes)?;
-    rustix::fs::ftruncate(&fd, layout.file_bytes).map_err(|e| act("size", e))?;
-    let map = Mapping::new(fd.as_fd(), layout.file_bytes, Access::ReadWrite)
-        .map_err(|e| CreateError::io("map a new ring", e))?;
-    if options.huge_pages == HugePages::Try {
-        huge_pages(fd.as_fd(), &map, &layout);
-    }
-    // Before the first byte is written: a page that cannot be had is an error here and a SIGBUS later.
-    if let Err(error) = allocate(fd.as_fd(), layout.file_bytes) {
-        // The pages it has got already are free again before anybody counts.
-        drop((map, fd));
-        return Err(no_room(options, layout.file_bytes, error));
-    }
-    prepare(options, &map)?;
-    format_segment(fd, map, layout).map_err(|e| CreateError::io("write the header of a new ring", e))
-}
-
-/// Makes huge pages of the payload while it is still empty.
-///
-/// The kernel makes one of every 2 MiB that have at least one page, and clears the rest instead of copying it: 25 ms
-/// for eight 1080p slots where collapsing the allocated file took 84 ms (6.2 MB each, Linux 6.18). A refusal costs
-/// speed only.
-fn huge_pages(fd: std::os::fd::BorrowedFd<'_>, map: &Mapping, layout: &Layout) {
-    let extents = (layout.data_off..layout.file_bytes).step_by(HUGE_ALIGN as usize);
-    // Small segments have no 2 MiB to offer; their data does not begin on such a boundary either.
-    if !layout.data_off.is_multiple_of(HUGE_ALIGN) {
-        return;
-    }
-    let seeded = extents
-        .take_while(|extent| extent + HUGE_ALIGN <= layout.file_bytes)
-        .all(|extent| rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::empty(), extent, 4096).is_ok());
-    if seeded {
-        map.collapse(layout.data_off);
-    }
-}
-
-/// Takes a mapped, sized and allocated file, writes the header with its magic last, and takes the alive byte.
-pub(crate) fn format_segment(fd: OwnedFd, map: Mapping, layout: Layout) -> io::Result<Segment> {
-    map.exclude_from_dumps();
-    for offset in (0..layout.data_off.min(layout.slot_header_off(SLOTS_MAX))).step_by(8) {
-        map.u64_at(offset).store(0, crate::sync::Ordering::Relaxed);
-    }
-    head::store_u64(&map, Counter::Generations.offset(), 1);
-    enter(&map, 1);
-    map.write_config(&layout.encode());
-    try_lock(fd.as_fd(), LockKind::Exclusive, layout.alive_lock_off, 1)?;
-    let stat = rustix::fs::fstat(&fd)?;
-    Ok(Segment { map, layout, fd, identity: (stat.st_dev, stat.st_ino) })
-}
-
-/// Maps and pins pages as configured.
-fn prepare(options: &WriterOptions, map: &Mapping) -> Result<(), CreateError> {
-    if options.prefault {
-        map.populate_write();
-    }
-    if options.lock_in_memory {
-        map.lock_in_memory().map_err(|e| {
-            CreateError::io("pin the ring in memory (ring.lock); raise LimitMEMLOCK of the service or", e)
-        })?;
-    }
-    Ok(())
-}
-
-/// Sets group and mode; returns the group.
-fn give_to_readers(
-    options: &WriterOptions,
-    fd: std::os::fd::BorrowedFd<'_>,
-    notes: &mut Vec<String>,
-) -> Result<u32, CreateError> {
-    let own = getegid().as_raw();
-    let give = |gid: u32| rustix::fs::fchown(fd, None::<Uid>, Some(Gid::from_raw(gid)));
-    let gid = match &options.group {
-        ReaderGroup::Named(group) => {
-            let refuse = |problem: String| CreateError::Group { group: group.clone(), problem };
-            let gid = process::gid_of(group)
-                .or_else(|| group.parse().ok())
-                .ok_or_else(|| refuse("there is no such group on this host".into()))?;
-            give(gid).map_err(|e| refuse(format!("this process may not ({e})")))?;
-            gid
-        }
-        ReaderGroup::Auto => match process::gid_of("camring") {
-            Some(gid) if give(gid).is_ok() => gid,
-            Some(_) => {
-                notes.push("this user is not in the group camring; the ring is readable by its own group only".into());
-                own
-            }
-            None => own,
-        },
-    };
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(options.mode))
-        .map_err(|e| CreateError::io(format!("set the ring's mode to {:04o}", options.mode), e))?;
-    Ok(gid)
-}
-
-fn no_room(options: &WriterOptions, needed: u64, error: Errno) -> CreateError {
-    match error {
-        Errno::NOSPC | Errno::DQUOT | Errno::FBIG => CreateError::NoRoom {
-            ring: options.ring.as_str().to_owned(),
-            needed,
-            free: free_bytes(options.shm.root()).unwrap_or(0),
-            mount: options.shm.root().to_owned(),
-        },
-        error => CreateError::io("allocate the ring's memory", error),
-    }
-}
-
 fn newest_seq(segment: &Segment) -> u64 {
     let (map, layout) = (&segment.map, &segment.layout);
     let stamps = (0..layout.slot_count).map(|index| slot::load_stamp(map, layout, index));
@@ -568,11 +326,4 @@ fn newest_source_seq(segment: &Segment) -> u64 {
     });
     let numbers = published.map(|index| crate::meta::decode(&slot::load_words(map, layout, index)).source_seq);
     numbers.filter(|number| *number < SEQ_LIMIT).max().unwrap_or(0)
-}
-
-/// Identity of a generation for a segment that is formatted in place.
-pub(crate) fn new_generation() -> Generation {
-    let mut id = [0; 16];
-    process::fill_random(&mut id);
-    Generation(id)
 }

@@ -7,11 +7,11 @@ use std::thread::Thread;
 use crate::frame::{Generation, Reason, Sequence, State};
 use crate::head::{self, Retired, StateWord};
 use crate::layout::{BUCKETS, HistogramBlock, Layout, at, text};
+use crate::live::Live;
 use crate::names::Names;
 use crate::process::ProcessStats;
 use crate::sync::{Ordering, Region};
-use crate::wait;
-use crate::writer::Live;
+use crate::wait::wake_all;
 
 /// Defines the counters of the header: their order is part of the layout.
 macro_rules! counters {
@@ -255,19 +255,6 @@ impl StatusHandle {
         act(&self.shared.names().live)
     }
 }
-
-/// Wakes the sleepers in steps, until the kernel has no more or refuses, and never more than 16,384: threads that
-/// sleep again at once could keep the waker busy for ever.
-pub(crate) fn wake_all(region: &impl Region) {
-    for _ in 0..WAKE_STEPS_MAX {
-        match wait::wake(region, wait::WAKE_STEP) {
-            Ok(woken) if woken >= wait::WAKE_STEP as usize => {}
-            Ok(_) | Err(_) => return,
-        }
-    }
-}
-
-const WAKE_STEPS_MAX: u32 = 64;
 
 fn padded(text: &str) -> [u8; 32] {
     let mut out = [0; 32];

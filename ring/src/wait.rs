@@ -18,6 +18,19 @@ pub(crate) fn wake(region: &impl Region, count: u32) -> Result<usize, Errno> {
     futex::wake(region.u32_at(at::NOTIFY), Flags::empty(), count)
 }
 
+/// Wakes the sleepers in steps, until the kernel has no more or refuses, and never more than 16,384: threads that
+/// sleep again at once could keep the waker busy for ever.
+pub(crate) fn wake_all(region: &impl Region) {
+    for _ in 0..WAKE_STEPS_MAX {
+        match wake(region, WAKE_STEP) {
+            Ok(woken) if woken >= WAKE_STEP as usize => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+const WAKE_STEPS_MAX: u32 = 64;
+
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Woken {

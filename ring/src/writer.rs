@@ -3,23 +3,24 @@
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use crate::anchor;
 use crate::clock::{boot_minus_mono_ns, mono_ns, real_ns};
+use crate::create::{carry_over, create, format_segment, new_generation};
 use crate::error::{ClaimError, CreateError, PublishError};
 use crate::frame::{FrameFlags, FrameMeta, Generation, Geometry, Sequence};
 use crate::head::{self, Head, Retired};
-use crate::layout::{HEADER_BYTES, Layout, LeasePolicy, at};
+use crate::layout::{Layout, LeasePolicy, at};
 use crate::lease::{LockKind, Locked, try_lock, unlock};
+use crate::live::Live;
 use crate::meta;
 use crate::names::{Names, retire};
+use crate::options::{Capacity, WriterOptions};
 use crate::segment::{Access, Mapping, Segment, allocate, open_file};
 use crate::slot;
-use crate::start::{Capacity, WriterOptions, create, format_segment, new_generation};
 use crate::status::{Counter, Histogram, Shared, StatusHandle};
-use crate::sync::{AtomicU64, Ordering, Region};
+use crate::sync::{Ordering, Region};
 use crate::wait;
 
 /// First pause after a larger ring could not be made; doubles up to [`ROOM_RETRY_MAX`].
@@ -29,32 +30,6 @@ const ROOM_RETRY_MAX: Duration = Duration::from_secs(60);
 const ROOM_RETRY_EMPTY: Duration = Duration::from_secs(5);
 /// How long readers poll after the kernel has refused a wake-up.
 const POLL_AFTER_WAKE_ERROR_NS: i64 = 10_000_000_000;
-
-/// A generation as its writer sees it: the segment, and private copies of the stamps that nobody else can change.
-#[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) segment: Segment,
-    /// 0 empty, odd being written, even published; never read back from the segment.
-    stamps: Box<[AtomicU64]>,
-    /// Another generation has taken over: nothing is written here any more.
-    retired: AtomicBool,
-}
-
-impl Live {
-    pub(crate) fn new(segment: Segment) -> Self {
-        let (map, layout) = (&segment.map, &segment.layout);
-        let stamps = (0..layout.slot_count).map(|i| AtomicU64::new(slot::load_stamp(map, layout, i))).collect();
-        Self { segment, stamps, retired: AtomicBool::new(false) }
-    }
-
-    fn stamp(&self, index: u32) -> u64 {
-        self.stamps[index as usize].load(Ordering::Acquire)
-    }
-
-    fn set_stamp(&self, index: u32, stamp: u64) {
-        self.stamps[index as usize].store(stamp, Ordering::Release);
-    }
-}
 
 /// A claimed slot: memory to fill, then [`Writer::publish`] it. Dropped without that, the slot is empty again.
 #[derive(Debug)]
@@ -478,22 +453,6 @@ fn oldest_after(
 ) -> Option<(u64, u32)> {
     let keys = (0..slots).filter(|index| reusable(*index)).map(|index| (live.stamp(index), index));
     keys.filter(|key| tried.is_none_or(|tried| *key > tried)).min()
-}
-
-/// Copies state, counters and texts into a new generation; sequence, identity and names are its own.
-pub(crate) fn carry_over(old: &Segment, new: &Segment) {
-    for offset in (at::COUNTERS..u64::from(HEADER_BYTES)).step_by(8) {
-        head::store_u64(&new.map, offset, head::load_u64(&old.map, offset));
-    }
-    for offset in [at::HEARTBEAT_MONO_NS, at::HEARTBEAT_REAL_NS, at::LAST_PUBLISH_MONO_NS] {
-        head::store_u64(&new.map, offset, head::load_u64(&old.map, offset));
-    }
-    for offset in [at::WRITER_EPOCH, at::GEOMETRY_EPOCH, at::SESSION_ID, at::WAKE_MODE, at::FRAME_INTERVAL_US] {
-        head::store_u32(&new.map, offset, head::load_u32(&old.map, offset));
-    }
-    let state = head::load_state(&old.map);
-    let since = head::load_u64(&old.map, at::STATE_SINCE_MONO_NS);
-    head::store_state(&new.map, state, since, head::load_u64(&old.map, at::NEXT_RETRY_MONO_NS));
 }
 
 /// Frames that reached the writer and were not published.

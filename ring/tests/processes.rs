@@ -94,6 +94,8 @@ fn the_last_frame_stays_readable_and_the_death_is_visible() {
 fn an_orderly_stop_is_a_state() {
     let shm = Shm::new();
     let mut writer = WriterProcess::spawn(&shm, "cam", &["--fps", "0", "--frames", "50"]);
+    // Not `wait`: that would close its input, which also asks it to stop.
+    until("the writer has published its frames", || writer.0.try_wait().unwrap().is_some());
     assert!(writer.0.wait().unwrap().success());
     let ring = Ring::attach("cam", shm.attach_options()).unwrap();
     assert_eq!((ring.status().state, ring.writer_pid()), (State::Stopped, 0));
