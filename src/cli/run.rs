@@ -7,13 +7,14 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use camring_ring::process::exit_now;
-use camring_ring::{CreateError, Housekeeping, HousekeepingEvent, Reason, ShmDir, Started, StatusHandle, Writer};
+use camring_ring::{Housekeeping, HousekeepingEvent, Reason, ShmDir, Started, StatusHandle, Writer};
 use secrecy::SecretString;
 
 use crate::assemble;
 use crate::board::RingBoard;
 use crate::camera::{Camera as Supervisor, Outcome, Parts, Past};
 use crate::cli::Global;
+use crate::cli::output::create_failure;
 use crate::clock::SystemClock;
 use crate::config::{self, Camera, Config, LoadOptions, LogFormat, MountRoom, SecretStore};
 use crate::exit::{Exit, Failure};
@@ -76,7 +77,7 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     }
     let stop = shutdown::listen(|| exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
     let options = assemble::writer_options(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
-    let (writer, started) = Writer::start(options).map_err(refused)?;
+    let (writer, started) = Writer::start(options).map_err(create_failure)?;
     let status = writer.status();
     announce(&job.camera, &status, &started);
     let _house = keep_house(&job.camera, status.clone())?;
@@ -142,23 +143,6 @@ fn read_password() -> Result<SecretString, Failure> {
         return Err(Failure::message(Exit::Usage, message));
     }
     Ok(SecretString::from(line))
-}
-
-/// The exit code of a ring that cannot be had.
-fn refused(error: CreateError) -> Failure {
-    let exit = match &error {
-        CreateError::Busy { .. } => Exit::AlreadyServed,
-        CreateError::NoRoom { .. } => Exit::NoRoom,
-        CreateError::ForeignOwner { .. } | CreateError::AnchorFolder { .. } | CreateError::Group { .. } => {
-            Exit::Permission
-        }
-        CreateError::Name(_) | CreateError::NotTmpfs(_) | CreateError::NameTaken { .. } | CreateError::Size { .. } => {
-            Exit::Config
-        }
-        CreateError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => Exit::Permission,
-        _ => Exit::Failure,
-    };
-    Failure::new(exit, error)
 }
 
 fn announce(camera: &Camera, status: &StatusHandle, started: &Started) {
