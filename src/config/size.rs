@@ -3,16 +3,14 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use camring_ring::Writer;
+use camring_ring::layout::{SLOTS_MAX, SLOTS_MIN};
+pub use camring_ring::mebibytes;
+
 /// The longest side of a frame, in pixels.
 pub const SIDE_MAX: u32 = 16_384;
 /// The shortest side of a frame, in pixels.
 pub const SIDE_MIN: u32 = 16;
-
-const ALIGN: u64 = 64 << 10;
-const HUGE_ALIGN: u64 = 2 << 20;
-const HUGE_FROM: u64 = 16 << 20;
-const HEADER_BYTES: u64 = 4096;
-const SLOT_HEADER_BYTES: u64 = 256;
 
 /// Width and height of a frame in pixels.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -59,13 +57,12 @@ impl fmt::Display for FrameSize {
 }
 
 /// Bytes of the file of a ring with `slots` slots for frames of `size` (bgr).
+///
+/// A number of slots that makes no ring, which is a mistake reported by itself, counts as the nearest that does.
 #[must_use]
 pub fn ring_bytes(size: FrameSize, slots: u32) -> u64 {
-    let slots = u64::from(slots);
-    let payload = size.bgr_bytes().next_multiple_of(ALIGN) * slots;
-    let headers = HEADER_BYTES + SLOT_HEADER_BYTES * slots;
-    let small = headers.next_multiple_of(ALIGN) + payload;
-    if small >= HUGE_FROM { headers.next_multiple_of(HUGE_ALIGN) + payload } else { small }
+    let slots = slots.clamp(SLOTS_MIN, SLOTS_MAX);
+    Writer::format_bytes(slots, size.bgr_bytes()).expect("the longest sides make less than 1 TiB in all")
 }
 
 /// How much room the memory mount has.
@@ -89,13 +86,6 @@ impl MountRoom {
         };
         Some(Self { path: path.to_owned(), total_bytes })
     }
-}
-
-/// Bytes for people: `47.5 MiB`.
-#[must_use]
-pub fn mebibytes(bytes: u64) -> String {
-    let tenths = (u128::from(bytes) * 10 + (1 << 19)) >> 20;
-    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]
