@@ -8,6 +8,7 @@ use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::process::getegid;
 
+use crate::crash::{self, CrashPoint};
 use crate::error::CreateError;
 use crate::frame::{Generation, Reason, State};
 use crate::head::{self, StateWord};
@@ -46,7 +47,10 @@ pub(crate) fn create(
         return Err(no_room(options, layout.file_bytes, error));
     }
     prepare(options, &map)?;
-    format_segment(fd, map, layout).map_err(|e| CreateError::io("write the header of a new ring", e))
+    crash::at(CrashPoint::CreateAllocated);
+    let segment = format_segment(fd, map, layout).map_err(|e| CreateError::io("write the header of a new ring", e))?;
+    crash::at(CrashPoint::CreateFormatted);
+    Ok(segment)
 }
 
 /// Makes huge pages of the payload while it is still empty.

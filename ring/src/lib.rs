@@ -41,11 +41,14 @@
 mod anchor;
 mod attach;
 mod catalog;
+mod claim;
 pub mod clock;
+mod crash;
 mod crc;
 mod create;
 mod error;
 pub mod frame;
+mod guard;
 mod head;
 mod housekeeping;
 pub mod layout;
@@ -63,10 +66,12 @@ mod start;
 mod status;
 mod sync;
 mod wait;
+mod watch;
 mod writer;
 
 pub use attach::{AttachOptions, OwnerPolicy, Presence};
 pub use catalog::{RemoveError, remove, rings};
+pub use crash::CrashPoint;
 pub use error::{AttachError, ClaimError, CreateError, PublishError, ReadError, mebibytes};
 pub use frame::{
     Color, Fit, FrameFlags, FrameMeta, Generation, Geometry, PixelFormat, Reason, Sequence, State, TimeSource,

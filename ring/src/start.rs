@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::anchor::{self, WriterLock};
+use crate::crash::{self, CrashPoint};
 use crate::create::{carry_over, create, enter, give_to_readers, no_room, prepare};
 use crate::error::CreateError;
 use crate::head::{self, Head, Retired};
@@ -65,10 +66,12 @@ impl Writer {
     ///
     /// [`CreateError`]; nothing half-made is left behind.
     pub fn start(options: WriterOptions) -> Result<(Self, Started), CreateError> {
+        crash::arm()?;
         let anchors = anchor::folder(&options.shm)?;
         let paths = RingPaths::new(&options.shm, anchors, &options.ring, &options.segment);
         let deadline = Instant::now().checked_add(options.lock_wait);
         let lock = WriterLock::take(&paths, options.ring.as_str(), options.lock_wait)?;
+        crash::at(CrashPoint::LockTaken);
         paths.sweep();
         let mut started = Started::default();
         let taken = take(&options, &paths, find_unwritten(&options, &paths, deadline)?, &mut started)?;
@@ -288,12 +291,14 @@ fn adopt(options: &WriterOptions, segment: &Segment) -> Result<u64, CreateError>
     prepare(options, map)?;
     // A reader may squat on the alive byte; housekeeping tries again and the heartbeat decides meanwhile.
     try_lock(segment.fd.as_fd(), LockKind::Exclusive, layout.alive_lock_off, 1).map_err(|e| act("lock", e))?;
+    crash::at(CrashPoint::AdoptLocked);
     let mut torn = 0;
     let mut newest = head::load_head(map);
     for index in 0..layout.slot_count {
         let stamp = slot::load_stamp(map, layout, index);
         if stamp & 1 == 1 {
             slot::abort(map, layout, index);
+            crash::at(CrashPoint::AdoptEmptied);
             torn += 1;
         } else if stamp >> 1 > newest.map_or(layout.base_seq, |head| head.seq) {
             // The crash fell between the stamp and the head: that frame is complete.
@@ -303,9 +308,12 @@ fn adopt(options: &WriterOptions, segment: &Segment) -> Result<u64, CreateError>
     if let Some(head) = newest {
         head::store_head(map, head);
     }
+    crash::at(CrashPoint::AdoptHead);
     head::add_u64(map, Counter::TornRepaired.offset(), torn);
+    crash::at(CrashPoint::AdoptCounted);
     let epoch = head::load_u32(map, at::WRITER_EPOCH).wrapping_add(1);
     enter(map, epoch);
+    crash::at(CrashPoint::AdoptEntered);
     Ok(torn)
 }
 

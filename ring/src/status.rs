@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
 
+use crate::crash::{self, CrashPoint};
 use crate::frame::{Generation, Reason, Sequence, State};
+use crate::guard::Verdict;
 use crate::head::{self, Retired, StateWord};
 use crate::layout::{BUCKETS, HistogramBlock, Layout, at, text};
 use crate::live::Live;
@@ -12,6 +13,7 @@ use crate::names::Names;
 use crate::process::ProcessStats;
 use crate::sync::{Ordering, Region};
 use crate::wait::wake_all;
+use crate::watch::Bell;
 
 /// Defines the counters of the header: their order is part of the layout.
 macro_rules! counters {
@@ -60,7 +62,7 @@ counters! {
     LeaseConflicts "lease_conflicts",
     /// Leased slots taken back.
     LeasesRevoked "leases_revoked",
-    /// Claims that readers' locks made slow.
+    /// Claims that readers' locks made slow, while no pause was on because of them.
     LeaseLockSlow "lease_lock_slow",
     /// Names put back after somebody removed them.
     Relinked "relinked",
@@ -105,9 +107,14 @@ pub(crate) struct Shared {
     pub(crate) lost: AtomicBool,
     /// Until when readers are told to poll because the kernel has refused a wake-up; 0 = they are not.
     pub(crate) poll_until_ns: AtomicI64,
-    /// Whom to wake when more readers sleep than one wake-up call takes.
-    pub(crate) housekeeper: OnceLock<Thread>,
+    /// What the publishing thread has to say about slow locks: the pause in ns, [`LOCKS_FINE`], or 0 = nothing new.
+    locks_notice: AtomicI64,
+    /// Wakes housekeeping, once there is one.
+    pub(crate) bell: OnceLock<Bell>,
 }
+
+/// Lock calls are quick again.
+const LOCKS_FINE: i64 = -1;
 
 impl Shared {
     pub(crate) fn new(names: Names) -> Self {
@@ -116,7 +123,31 @@ impl Shared {
             wake_overflow: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             poll_until_ns: AtomicI64::new(0),
-            housekeeper: OnceLock::new(),
+            locks_notice: AtomicI64::new(0),
+            bell: OnceLock::new(),
+        }
+    }
+
+    /// Has housekeeping look around now; one system call, never waits.
+    pub(crate) fn wake_housekeeping(&self) {
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
+    }
+
+    /// Leaves a word about slow locks for housekeeping, which tells the log; the newest word counts.
+    pub(crate) fn tell_of_locks(&self, verdict: Verdict) {
+        let notice = if let Verdict::Tripped(pause_ns) = verdict { pause_ns } else { LOCKS_FINE };
+        self.locks_notice.store(notice, Ordering::Relaxed);
+        self.wake_housekeeping();
+    }
+
+    /// The word left about slow locks, once.
+    pub(crate) fn heard_of_locks(&self) -> Option<Verdict> {
+        match self.locks_notice.swap(0, Ordering::Relaxed) {
+            0 => None,
+            LOCKS_FINE => Some(Verdict::FineAgain),
+            pause_ns => Some(Verdict::Tripped(pause_ns)),
         }
     }
 
@@ -136,6 +167,11 @@ impl StatusHandle {
     ///
     /// `next_retry_mono_ns` is a time of CLOCK_MONOTONIC. "State since" changes only when `state` does.
     pub fn set_state(&self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
+        self.store_state(state, reason, attempt, next_retry_mono_ns);
+        wake_all(&self.live().segment.map);
+    }
+
+    fn store_state(&self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
         let next = next_retry_mono_ns.map_or(0, |at| at.max(0).cast_unsigned());
         self.with_live(|live| {
             let map = &live.segment.map;
@@ -146,7 +182,6 @@ impl StatusHandle {
             head::store_state(map, StateWord { state, reason, attempt }, since, next);
             head::bump_notify(map);
         });
-        wake_all(&self.live().segment.map);
     }
 
     /// Sets a counter that this thread alone writes.
@@ -211,7 +246,10 @@ impl StatusHandle {
     /// Ends the daemon's life on this ring in an orderly way: state `stopped`, no writer; the frames stay.
     pub fn stopped(&self, reason: Reason) {
         self.with_live(|live| head::store_u32(&live.segment.map, at::WRITER_PID, 0));
-        self.set_state(State::Stopped, reason, 0, None);
+        crash::at(CrashPoint::StopPid);
+        self.store_state(State::Stopped, reason, 0, None);
+        crash::at(CrashPoint::StopState);
+        wake_all(&self.live().segment.map);
     }
 
     pub(crate) fn heartbeat(&self) {
