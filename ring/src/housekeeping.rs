@@ -10,7 +10,7 @@ use crate::attach::count_locks;
 use crate::clock::mono_ns;
 use crate::guard::Verdict;
 use crate::layout::LeasePolicy;
-use crate::lease::{LockKind, try_lock};
+use crate::lock::{LockKind, try_lock};
 use crate::process::ProcessStats;
 use crate::status::StatusHandle;
 use crate::watch::{Bell, LinkWatch, Pace, wait};
@@ -71,6 +71,11 @@ impl Housekeeping {
 
 impl Drop for Housekeeping {
     fn drop(&mut self) {
+        if !self.status.shared.origin.is_here() {
+            // The thread is not in this forked child: joining it would wait for ever.
+            std::mem::forget(self.thread.take());
+            return;
+        }
         self.stop.store(true, Ordering::Relaxed);
         self.status.shared.wake_housekeeping();
         if let Some(thread) = self.thread.take() {

@@ -39,6 +39,7 @@
 //! # }
 //! ```
 mod anchor;
+mod any;
 mod attach;
 mod catalog;
 mod claim;
@@ -47,13 +48,18 @@ mod crash;
 mod crc;
 mod create;
 mod error;
+mod follow;
+mod fork;
 pub mod frame;
 mod guard;
 mod head;
+mod history;
 mod housekeeping;
 pub mod layout;
 mod lease;
 mod live;
+mod liveness;
+mod lock;
 mod meta;
 mod name;
 mod names;
@@ -69,6 +75,7 @@ mod wait;
 mod watch;
 mod writer;
 
+pub use any::wait_any;
 pub use attach::{AttachOptions, OwnerPolicy, Presence};
 pub use catalog::{RemoveError, remove, rings};
 pub use crash::CrashPoint;
@@ -76,12 +83,15 @@ pub use error::{AttachError, ClaimError, CreateError, PublishError, ReadError, m
 pub use frame::{
     Color, Fit, FrameFlags, FrameMeta, Generation, Geometry, PixelFormat, Reason, Sequence, State, TimeSource,
 };
+pub use history::nearest;
 pub use housekeeping::{Housekeeping, HousekeepingEvent};
 pub use layout::{LayoutError, LeasePolicy};
+pub use lease::Lease;
+pub use liveness::{Age, Liveness, age_ns};
 pub use name::{NameError, RingName, SegmentName, ShmDir};
 pub use names::Settled;
 pub use options::{Capacity, HugePages, ReaderGroup, WriterOptions};
-pub use reader::{Frame, Liveness, ReaderStats, Ring, age_ns};
+pub use reader::{Frame, ReaderStats, Ring};
 pub use segment::{free_bytes, total_bytes};
 pub use start::Started;
 pub use status::{Counter, Histogram, Status, StatusHandle};

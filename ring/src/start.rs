@@ -15,8 +15,8 @@ use crate::create::{carry_over, create, enter, give_to_readers, no_room, prepare
 use crate::error::CreateError;
 use crate::head::{self, Head, Retired};
 use crate::layout::{ABI_MINOR, Layout, at};
-use crate::lease::{LockKind, conflicting, try_lock};
 use crate::live::Live;
+use crate::lock::{LockKind, conflicting, try_lock};
 use crate::name::RingPaths;
 use crate::names::{Names, retire};
 use crate::options::{Capacity, WriterOptions};
@@ -145,12 +145,15 @@ fn find_unwritten(options: &WriterOptions, paths: &RingPaths, deadline: Option<I
 }
 
 impl StatusHandle {
-    /// Looks whether both names still lead to the ring and puts back what is missing.
+    /// Looks whether both names still lead to the ring and puts back what is missing; not in a forked child.
     ///
     /// # Errors
     ///
     /// [`CreateError::NameTaken`] when something else has taken the public name.
     pub fn settle_names(&self) -> Result<crate::names::Settled, CreateError> {
+        if !self.shared.origin.is_here() {
+            return Ok(crate::names::Settled::default());
+        }
         let names = self.shared.names();
         let settled = names.settle()?;
         // Under the guard: the publisher clears it when it has made another generation.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crate::crash::{self, CrashPoint};
+use crate::fork::Origin;
 use crate::frame::{Generation, Reason, Sequence, State};
 use crate::guard::Verdict;
 use crate::head::{self, Retired, StateWord};
@@ -99,6 +100,8 @@ impl Counter {
 /// What the daemon's threads share about one ring.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Whose threads these are.
+    pub(crate) origin: Origin,
     /// Generation, names and locks; taken at state changes and by housekeeping, never per frame.
     names: Mutex<Names>,
     /// More sleepers than one wake-up call takes.
@@ -119,6 +122,7 @@ const LOCKS_FINE: i64 = -1;
 impl Shared {
     pub(crate) fn new(names: Names) -> Self {
         Self {
+            origin: Origin::here(),
             names: Mutex::new(names),
             wake_overflow: AtomicBool::new(false),
             lost: AtomicBool::new(false),
@@ -157,6 +161,8 @@ impl Shared {
 }
 
 /// Writes the header's state, counters and texts from any thread of the daemon; follows new generations.
+///
+/// In a forked child it writes nothing and reads zero: the ring is the parent's.
 #[derive(Clone, Debug)]
 pub struct StatusHandle {
     pub(crate) shared: Arc<Shared>,
@@ -168,7 +174,7 @@ impl StatusHandle {
     /// `next_retry_mono_ns` is a time of CLOCK_MONOTONIC. "State since" changes only when `state` does.
     pub fn set_state(&self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
         self.store_state(state, reason, attempt, next_retry_mono_ns);
-        wake_all(&self.live().segment.map);
+        self.wake_all();
     }
 
     fn store_state(&self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
@@ -249,7 +255,7 @@ impl StatusHandle {
         crash::at(CrashPoint::StopPid);
         self.store_state(State::Stopped, reason, 0, None);
         crash::at(CrashPoint::StopState);
-        wake_all(&self.live().segment.map);
+        self.wake_all();
     }
 
     pub(crate) fn heartbeat(&self) {
@@ -281,16 +287,20 @@ impl StatusHandle {
     /// Wakes the sleepers that the publishing thread has left.
     pub(crate) fn wake_rest(&self) {
         if self.shared.wake_overflow.swap(false, Ordering::Relaxed) {
-            wake_all(&self.live().segment.map);
+            self.wake_all();
         }
     }
 
-    fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.shared.names().live)
+    /// Wakes every sleeper, without holding the names meanwhile.
+    fn wake_all(&self) {
+        if let Some(live) = self.with_live(|live| Some(Arc::clone(live))) {
+            wake_all(&live.segment.map);
+        }
     }
 
-    fn with_live<T>(&self, act: impl FnOnce(&Live) -> T) -> T {
-        act(&self.shared.names().live)
+    /// In a forked child nothing is touched, not even the mutex: another thread of the parent may have held it.
+    fn with_live<T: Default>(&self, act: impl FnOnce(&Arc<Live>) -> T) -> T {
+        if self.shared.origin.is_here() { act(&self.shared.names().live) } else { T::default() }
     }
 }
 

@@ -54,7 +54,7 @@ impl LinkWatch {
             let _ = inotify::remove_watch(&self.inotify, watch);
         }
         // Through the descriptor: this is the file itself, whatever its names lead to by now.
-        let file = format!("/proc/self/fd/{}", segment.fd.as_raw_fd());
+        let file = format!("/proc/self/fd/{}", segment.fd.as_fd().as_raw_fd());
         let watch = inotify::add_watch(&self.inotify, file, inotify::WatchFlags::ATTRIB)?;
         self.armed = Some((segment.identity, watch));
         Ok(true)

@@ -34,6 +34,8 @@ const ROOM_RETRY_EMPTY: Duration = Duration::from_secs(5);
 const POLL_AFTER_WAKE_ERROR_NS: i64 = 10_000_000_000;
 
 /// A claimed slot: memory to fill, then [`Writer::publish`] it. Dropped without that, the slot is empty again.
+///
+/// A forked child has the same slot in the same memory: it must leave the bytes alone; its drop does.
 #[derive(Debug)]
 pub struct SlotMut {
     live: Arc<Live>,
@@ -56,7 +58,8 @@ impl AsMut<[u8]> for SlotMut {
 
 impl Drop for SlotMut {
     fn drop(&mut self) {
-        if self.live.stamp(self.index) & 1 == 1 && !self.live.retired.load(Ordering::Acquire) {
+        let ours = self.live.origin.is_here() && !self.live.retired.load(Ordering::Acquire);
+        if ours && self.live.stamp(self.index) & 1 == 1 {
             crash::at(CrashPoint::AbandonBegun);
             slot::abort(&self.live.segment.map, &self.live.segment.layout, self.index);
             crash::at(CrashPoint::AbandonEmptied);
@@ -67,7 +70,8 @@ impl Drop for SlotMut {
 
 /// The one writer of a ring.
 ///
-/// Everything here runs on the thread that publishes; [`Writer::status`] is for the others.
+/// Everything here runs on the thread that publishes; [`Writer::status`] is for the others. In a forked child it publishes
+/// nothing, and dropping it there changes nothing: ring, names and locks stay the parent's.
 #[derive(Debug)]
 pub struct Writer {
     options: WriterOptions,
@@ -174,8 +178,11 @@ impl Writer {
 
     /// Ends a formatted segment and tells its readers: the name leads to `successor` now, or to nothing any more.
     ///
-    /// Frames that readers hold stay valid; the file is the caller's to remove.
+    /// Frames that readers hold stay valid; the file is the caller's to remove. Does nothing in a forked child.
     pub fn retire_formatted(self, successor: Option<&Self>) {
+        if !self.live.origin.is_here() {
+            return;
+        }
         let segment = &self.live.segment;
         match successor {
             Some(next) => retire(segment, next.live.segment.layout.ring_uuid, Retired::Superseded),
@@ -222,6 +229,9 @@ impl Writer {
     ///
     /// [`ClaimError`]; the caller counts the frame with [`Writer::count_drop`] and goes on.
     pub fn claim(&mut self, len: u64) -> Result<SlotMut, ClaimError> {
+        if !self.live.origin.is_here() {
+            return Err(ClaimError::Forked);
+        }
         let fits = len <= self.slot_capacity();
         let lost = self.shared.lost.load(Ordering::Relaxed);
         let target = match (fits, lost) {
@@ -286,6 +296,9 @@ impl Writer {
     /// generation stays. [`PublishError::Outdated`] for a slot of a generation that has been replaced meanwhile.
     pub fn publish(&mut self, slot: SlotMut, mut meta: FrameMeta) -> Result<Sequence, PublishError> {
         let began = mono_ns();
+        if !slot.live.origin.is_here() {
+            return Err(PublishError::Forked);
+        }
         let fresh = !Arc::ptr_eq(&slot.live, &self.live);
         if fresh && !self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &slot.live)) {
             return Err(PublishError::Outdated);
@@ -425,8 +438,11 @@ impl Writer {
         }
     }
 
-    /// Counts a frame that will not be published, under one of the `dropped_*` counters.
+    /// Counts a frame that will not be published, under one of the `dropped_*` counters; not in a forked child.
     pub fn count_drop(&mut self, counter: Counter) {
+        if !self.live.origin.is_here() {
+            return;
+        }
         self.dropped = self.dropped.saturating_add(1);
         head::add_u64(&self.live.segment.map, counter.offset(), 1);
     }
