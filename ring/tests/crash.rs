@@ -176,6 +176,7 @@ impl Drop for Process {
 }
 
 /// A reader that lives through the whole story.
+#[derive(Clone, Copy)]
 struct Onlooker<'a> {
     what: &'a str,
     numbers: Numbers,
@@ -205,6 +206,29 @@ impl Onlooker<'_> {
             }
         }
         assert_eq!(ring.stats().resets, u64::from(self.numbers == Numbers::BeginAnew && ring.stats().resets > 0));
+    }
+}
+
+impl Onlooker<'_> {
+    /// As [`Onlooker::copies`], in place: what a lease shows and ends valid is one whole frame.
+    fn leases(&self, options: AttachOptions) {
+        let ring = Ring::attach("cam", options).unwrap();
+        let (mut pixels, mut last) = (Vec::new(), 0);
+        while !self.stop.load(Ordering::Relaxed) {
+            match ring.lease_next(Some(Duration::from_millis(50))) {
+                Ok(lease) => {
+                    let seq = lease.frame().meta.seq.0;
+                    pixels.resize(lease.len(), 0);
+                    match lease.copy_to(&mut pixels).and_then(|()| lease.release()) {
+                        Ok(()) => self.check(&mut last, ring.stats().resets, seq, &pixels),
+                        Err(ReadError::Revoked { .. }) => {}
+                        Err(error) => panic!("{}: {error}", self.what),
+                    }
+                }
+                Err(ReadError::Timeout { .. } | ReadError::NoFrame { .. } | ReadError::Overrun { .. }) => {}
+                Err(error) => panic!("{}: {error}", self.what),
+            }
+        }
     }
 }
 
@@ -280,33 +304,37 @@ fn play(point: CrashPoint, case: &Case) {
         let status = writer.end("a writer before has ended");
         assert_eq!(status.signal(), crash_at.map(|_| 9), "{what}: before: {}", writer.errors());
     }
-    let (stop, seen) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, seen, leased) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
     let onlooker = Onlooker { what: &what, numbers: case.numbers, stop: &stop, seen: &seen };
+    let leaser = Onlooker { seen: &leased, ..onlooker };
     std::thread::scope(|scope| {
         // Also when this thread panics: the readers must not wait for ever.
         let _ends = Stops(&stop);
         scope.spawn(|| onlooker.copies(shm.attach_options()));
+        scope.spawn(|| leaser.leases(shm.attach_options()));
         let before = newest(&shm);
         let holder = kill_victim(&shm, &word, case, &what);
-        let left = left_behind(&shm, &what, before, &seen);
+        let left = left_behind(&shm, &what, before, seen.load(Ordering::Relaxed).max(leased.load(Ordering::Relaxed)));
         succeed(&shm, case, left, &what);
         drop(holder);
         let mut heir = Process::spawn(&shm, None, &["--fps", "500"]);
         heir.ready();
         let goal = if case.numbers == Numbers::GoOn { left + case.ahead + 5 } else { 5 };
-        until(&format!("{what}: the reader goes on"), || (goal..goal + 20_000).contains(&seen.load(Ordering::Relaxed)));
+        for seen in [&seen, &leased] {
+            let goes_on = || (goal..goal + 20_000).contains(&seen.load(Ordering::Relaxed));
+            until(&format!("{what}: the readers go on"), goes_on);
+        }
     });
     assert_eq!(shm.files(), ["camring.cam", "camring.d/.lock-cam", "camring.d/cam"], "{what}");
 }
 
 /// Where the ring stands after the victim's death: nothing that anybody has read is gone.
-fn left_behind(shm: &Shm, what: &str, before: u64, seen: &AtomicU64) -> u64 {
+fn left_behind(shm: &Shm, what: &str, before: u64, seen: u64) -> u64 {
     if what.starts_with("remove-") {
         return 40;
     }
     let left = position(shm).unwrap_or(0);
     assert!(left >= before, "{what}: the ring stands at {left} after {before}");
-    let seen = seen.load(Ordering::Relaxed);
     assert!(left >= seen, "{what}: frame {seen} was read and the ring stands at {left}");
     left
 }
