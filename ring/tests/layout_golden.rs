@@ -1,65 +1,16 @@
 //! The byte layout is what docs/segment.md says: offsets, words and golden bytes.
 
+mod document;
+
 use std::collections::BTreeMap;
 
 use camring_ring::layout::{BUCKET_FIRST_NS, CONFIG_BYTES, Layout, SLOT_HEADER_BYTES, at, slot_at};
 use camring_ring::{Counter, Fit, FrameFlags, Generation, LeasePolicy, PixelFormat, Reason, State, TimeSource};
-
-fn document() -> String {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/segment.md");
-    std::fs::read_to_string(path).expect("the normative text is in docs/")
-}
-
-/// The part of the document under a heading, up to the next heading of the same or a higher level.
-fn section<'a>(text: &'a str, heading: &str) -> &'a str {
-    let level = heading.bytes().take_while(|byte| *byte == b'#').count();
-    let start = text.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no heading {heading:?}")) + 1;
-    let body = &text[start + heading.len()..];
-    let mut end = 0;
-    for line in body.split_inclusive('\n') {
-        let hashes = line.bytes().take_while(|byte| *byte == b'#').count();
-        if (1..=level).contains(&hashes) && line.as_bytes().get(hashes) == Some(&b' ') {
-            break;
-        }
-        end += line.len();
-    }
-    &body[..end]
-}
-
-/// Cells of every table row that begins with a number.
-fn rows(text: &str) -> impl Iterator<Item = (u64, Vec<&str>)> {
-    text.lines().filter_map(|line| {
-        let cells: Vec<&str> = line.strip_prefix("| ")?.split(" | ").map(|cell| cell.trim_end_matches(" |")).collect();
-        let first = cells.first()?;
-        let number = match first.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16).ok()?,
-            None => first.parse().ok()?,
-        };
-        Some((number, cells))
-    })
-}
+use document::{Kind, document, rows, section, words};
 
 /// Field names by offset, as the document's tables under a heading say.
 fn fields(text: &str, heading: &str) -> BTreeMap<u64, String> {
-    let named = rows(section(text, heading)).filter(|(_, cells)| cells[2].starts_with('`'));
-    named.map(|(offset, cells)| (offset, cells[2].trim_matches('`').to_owned())).collect()
-}
-
-/// Bytes of a type as the document writes it: `u32`, `u8[64]`, `histogram`.
-fn bytes_of(word: &str) -> u64 {
-    let (base, count) = match word.split_once('[') {
-        Some((base, rest)) => (base, rest.trim_end_matches(']').parse().expect("a count")),
-        None => (word, 1),
-    };
-    let one = match base {
-        "u8" => 1,
-        "u16" => 2,
-        "u32" | "f32" => 4,
-        "u64" | "i64" => 8,
-        "histogram" => 18 * 8,
-        other => panic!("unknown type {other}"),
-    };
-    one * count
+    document::fields(text, heading).into_iter().map(|(name, field)| (field.offset, name)).collect()
 }
 
 macro_rules! named { ($module:ident: $($name:ident)+) => { [$(($module::$name as u64, stringify!($name).to_lowercase())),+] } }
@@ -110,13 +61,13 @@ fn the_documented_fields_fill_the_header_without_a_hole() {
         // Counters that are not listed are zero.
         next = if offset == at::RSS_BYTES { offset } else { next };
         assert_eq!(offset, next, "before {}", cells[2]);
-        next += bytes_of(cells[1]);
+        next += Kind::parse(cells[1]).bytes();
     }
     assert_eq!(next, 4096);
     let mut next = 0;
     for (offset, cells) in rows(section(&text, "### 3.8 Slot header, 256 bytes")) {
         assert_eq!(offset, next, "before {}", cells[2]);
-        next += bytes_of(cells[1]);
+        next += Kind::parse(cells[1]).bytes();
     }
     assert_eq!(next, u64::from(SLOT_HEADER_BYTES));
 }
@@ -131,12 +82,7 @@ fn the_counters_are_in_the_documented_order() {
 #[test]
 fn every_number_has_the_documented_word() {
     let text = document();
-    let words = |heading: &str, column: &str| -> Vec<(u64, String)> {
-        let body = section(&text, heading);
-        let table = &body[body.find(&format!("| {column} |")).expect("a table")..];
-        let table = &table[..table.find("\n\n").unwrap_or(table.len())];
-        rows(table).map(|(number, cells)| (number, cells[1].trim_matches('`').to_owned())).collect()
-    };
+    let words = |heading, column| words(&text, heading, column);
     macro_rules! coded {
         ($kind:ident) => {
             $kind::ALL
