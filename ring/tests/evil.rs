@@ -290,7 +290,7 @@ impl Attacker {
             anchor.display()
         );
         assert_eq!(error.to_string(), expected);
-        println!("measured: {}: {} attempts, all refused", self.part.role, self.attempts);
+        println!("soak: {}: {} attempts, all refused", self.part.role, self.attempts);
     }
 
     /// The mount that a container was given read-only stays read-only.
@@ -317,7 +317,7 @@ impl Attacker {
         }
         self.lease_by_the_document(&ring);
         println!(
-            "measured: {}: {} attempts, all refused; 20 frames read and one leased afterwards",
+            "soak: {}: {} attempts, all refused; 20 frames read and one leased afterwards",
             self.part.role, self.attempts
         );
     }
@@ -397,8 +397,8 @@ fn withstand(test: &str, attack: impl FnOnce(&Scene) -> String) {
     assert_eq!(witness.ring.liveness(), Liveness::Alive);
     assert_eq!(witness.ring.stats().followed, 0, "the ring was not made anew");
     let frames = witness.end();
-    let measured = said.lines().find_map(|line| line.split_once("measured: ")).expect("the attacker reports").1;
-    println!("measured: {measured}; {frames} frames read untorn beside it");
+    let measured = said.lines().find_map(|line| line.split_once("soak: ")).expect("the attacker reports").1;
+    println!("soak: {measured}; {frames} frames read untorn beside it");
 }
 
 #[test]

@@ -131,9 +131,8 @@ impl Scene {
 
     /// Gives a command its part.
     pub fn play(&self, command: &mut Command, role: &str, shm: &Path) {
-        command.env(ROLE, role).env("CAMRING_TEST_SHM", shm);
-        command.env("CAMRING_TEST_WRITER", self.writer.0.id().to_string());
-        command.current_dir(&self.tools.0).stdin(Stdio::null());
+        give_part(command, role, shm, self.writer.0.id());
+        command.current_dir(&self.tools.0);
     }
 
     pub fn program(&self) -> PathBuf {
@@ -163,6 +162,56 @@ impl Scene {
         let config = fs::read(self.anchor()).unwrap()[..camring_ring::layout::CONFIG_BYTES].to_vec();
         facts.push(format!("{blocks} blocks, {config:?}"));
         facts.join("\n")
+    }
+}
+
+fn give_part(command: &mut Command, role: &str, shm: &Path, writer: u32) {
+    command.env(ROLE, role).env("CAMRING_TEST_SHM", shm).env("CAMRING_TEST_WRITER", writer.to_string());
+    command.stdin(Stdio::null());
+}
+
+/// An attacker of this user in a process of its own, running until dropped.
+pub struct Accomplice {
+    child: Child,
+    words: BufReader<std::process::ChildStdout>,
+}
+
+impl Accomplice {
+    /// Starts `test` again with this role.
+    pub fn start(test: &str, role: &str, shm: &Shm) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(Scene::arguments(test)).stdout(Stdio::piped());
+        give_part(&mut command, role, shm.path(), std::process::id());
+        let mut child = command.spawn().unwrap();
+        let words = BufReader::new(child.stdout.take().unwrap());
+        Self { child, words }
+    }
+
+    /// What it says next after `key`; libtest's own words, and lines of others, are passed over.
+    pub fn says(&mut self, key: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.words.read_line(&mut line).unwrap(), 0, "the accomplice ended without saying {key}");
+            if let Some((_, rest)) = line.split_once(key) {
+                return rest.trim().to_owned();
+            }
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for its end.
+    pub fn end(mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Accomplice {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
