@@ -12,7 +12,8 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::error::CreateError;
-use crate::lease::{LockKind, Locked, try_lock};
+use crate::fork::Descriptor;
+use crate::lock::{LockKind, Locked, try_lock};
 use crate::name::{RingPaths, ShmDir};
 use crate::process::gid_of;
 
@@ -95,7 +96,7 @@ pub(crate) fn check(path: &Path) -> Result<(), CreateError> {
 /// The right to write one ring; given back when dropped, also by `kill -9`.
 #[derive(Debug)]
 pub(crate) struct WriterLock {
-    _file: File,
+    _file: Descriptor,
 }
 
 impl WriterLock {
@@ -137,7 +138,7 @@ impl WriterLock {
             return Ok(None);
         }
         write_pid(&mut file).map_err(|e| Errno::from_io_error(&e).unwrap_or(Errno::IO))?;
-        Ok(Some(Self { _file: file }))
+        Ok(Some(Self { _file: Descriptor::new(file.into(), (ours.st_dev, ours.st_ino)) }))
     }
 }
 

@@ -10,15 +10,19 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::error::AttachError;
+use crate::fork::{Calm, Origin};
 use crate::head::{self, Retired};
 use crate::layout::{LayoutError, PRESENCE_LOCK_SPAN, SLOTS_MAX, at};
-use crate::lease::{LockKind, conflicting, try_lock};
+use crate::lease::Holds;
+use crate::lock::{LockKind, conflicting, try_lock};
 use crate::name::{SegmentName, ShmDir};
 use crate::process::{random_u64, uid_of};
 use crate::segment::{Access, MapError, Segment, open_file};
 
 /// Pause between two looks for a ring that is not there yet.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Attempts to open a ring without a fork of another thread in between.
+const FORK_TRIES: u32 = 8;
 /// The service's user, trusted as an owner when the host has it.
 const SERVICE_USER: &str = "camring";
 
@@ -81,9 +85,16 @@ pub(crate) enum AliveByte {
 /// One attached generation.
 #[derive(Debug)]
 pub(crate) struct Attachment {
+    /// The name asked for.
+    pub(crate) name: String,
     pub(crate) segment: Segment,
     /// The name it was found under.
     pub(crate) path: PathBuf,
+    /// Whose descriptor and locks these are.
+    pub(crate) origin: Origin,
+    pub(crate) holds: Holds,
+    /// Others than its owner may write the file.
+    pub(crate) shared_writing: bool,
 }
 
 impl Attachment {
@@ -105,7 +116,20 @@ impl Attachment {
     }
 
     /// Attaches to what is there now.
+    ///
+    /// A descriptor that a fork in between has given to a child before it was registered is closed and opened again.
     pub(crate) fn find(name: &SegmentName, options: &AttachOptions) -> Result<Self, AttachError> {
+        for _ in 1..FORK_TRIES {
+            let calm = Calm::wait();
+            let found = Self::look(name, options);
+            if calm.lasts() {
+                return found;
+            }
+        }
+        Self::look(name, options)
+    }
+
+    fn look(name: &SegmentName, options: &AttachOptions) -> Result<Self, AttachError> {
         let candidates = options.shm.candidates(name);
         for path in &candidates {
             match open_file(path, Access::ReadOnly) {
@@ -143,7 +167,14 @@ impl Attachment {
         if options.presence == Presence::Counted {
             take_presence(&segment);
         }
-        Ok(Self { segment, path: path.to_owned() })
+        Ok(Self {
+            name: name.to_string(),
+            path: path.to_owned(),
+            origin: Origin::here(),
+            holds: Holds::new(segment.layout.slot_count),
+            shared_writing: stat.st_mode & 0o022 != 0,
+            segment,
+        })
     }
 
     /// What the lock on the alive byte says.

@@ -10,7 +10,7 @@ use crate::attach::stated_pid;
 use crate::error::CreateError;
 use crate::frame::Generation;
 use crate::head::Retired;
-use crate::lease::{LockKind, conflicting};
+use crate::lock::{LockKind, conflicting};
 use crate::name::{RingName, RingPaths, SegmentName, ShmDir};
 use crate::names::retire;
 use crate::segment::{Access, MapError, Segment, identity_of, open_file};

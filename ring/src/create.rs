@@ -9,10 +9,11 @@ use rustix::io::Errno;
 use rustix::process::getegid;
 
 use crate::error::CreateError;
+use crate::fork::Descriptor;
 use crate::frame::{Generation, Reason, State};
 use crate::head::{self, StateWord};
 use crate::layout::{HEADER_BYTES, HUGE_ALIGN, Layout, SLOTS_MAX, at};
-use crate::lease::{LockKind, try_lock};
+use crate::lock::{LockKind, try_lock};
 use crate::options::{HugePages, ReaderGroup, WriterOptions};
 use crate::process;
 use crate::segment::{Access, Mapping, Segment, allocate, free_bytes, unnamed_file};
@@ -79,7 +80,8 @@ pub(crate) fn format_segment(fd: OwnedFd, map: Mapping, layout: Layout) -> io::R
     map.write_config(&layout.encode());
     try_lock(fd.as_fd(), LockKind::Exclusive, layout.alive_lock_off, 1)?;
     let stat = rustix::fs::fstat(&fd)?;
-    Ok(Segment { map, layout, fd, identity: (stat.st_dev, stat.st_ino) })
+    let identity = (stat.st_dev, stat.st_ino);
+    Ok(Segment { map, layout, fd: Descriptor::new(fd, identity), identity })
 }
 
 /// Maps and pins pages as configured.

@@ -175,6 +175,8 @@ pub enum ClaimError {
         /// Bytes of a slot.
         capacity: u64,
     },
+    /// This process was forked from the writer's: the ring belongs to the parent.
+    Forked,
 }
 
 impl fmt::Display for ClaimError {
@@ -190,11 +192,16 @@ impl fmt::Display for ClaimError {
                 "a frame of {needed} bytes exceeds the {capacity} bytes that max_size allows; raise max_size or \
                  choose a smaller stream on the camera"
             ),
+            Self::Forked => FORKED.fmt(f),
         }
     }
 }
 
 impl std::error::Error for ClaimError {}
+
+/// What a writer says in a forked child.
+const FORKED: &str =
+    "this process was forked from the one that writes the ring; publish there, or start a writer of another ring here";
 
 /// Why a filled slot was not published.
 #[derive(Debug)]
@@ -211,6 +218,8 @@ pub enum PublishError {
         /// Bytes that the metadata describe.
         described: u64,
     },
+    /// This process was forked from the writer's: the ring belongs to the parent.
+    Forked,
 }
 
 impl fmt::Display for PublishError {
@@ -222,6 +231,7 @@ impl fmt::Display for PublishError {
                 f,
                 "the metadata describe {described} bytes but {claimed} were claimed; claim what the geometry needs"
             ),
+            Self::Forked => FORKED.fmt(f),
         }
     }
 }
@@ -312,17 +322,21 @@ impl fmt::Display for AttachError {
                 user_words(*uid)
             ),
             Self::Layout { name, error } => write!(f, "segment \"{name}\" {error}"),
-            Self::Superseded(name) => write!(
-                f,
-                "ring \"{name}\" has been replaced but the name still leads to the old one; in a container, mount the \
-                 whole folder instead of the single file"
-            ),
+            Self::Superseded(name) => superseded(f, name),
             Self::Io { action, source } => write!(f, "cannot {action}: {source}"),
         }
     }
 }
 
 impl std::error::Error for AttachError {}
+
+fn superseded(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+    write!(
+        f,
+        "ring \"{name}\" has been replaced but the name still leads to the old one; in a container, mount the whole \
+         folder instead of the single file"
+    )
+}
 
 impl From<NameError> for AttachError {
     fn from(error: NameError) -> Self {
@@ -369,7 +383,7 @@ pub enum ReadError {
         /// Why.
         reason: Reason,
     },
-    /// Every attempt was overtaken by the writer.
+    /// The frame was overwritten before it could be read, or every attempt was overtaken by the writer.
     Overrun {
         /// The ring.
         ring: String,
@@ -397,6 +411,50 @@ pub enum ReadError {
         /// What contradicts.
         what: String,
     },
+    /// The frame was overwritten while it was leased: what was read from it may mix two frames.
+    Revoked {
+        /// The ring.
+        ring: String,
+        /// The frame that was leased.
+        seq: Sequence,
+    },
+    /// Frames of this ring cannot be leased; copies can be read all the same.
+    LeaseUnavailable {
+        /// The ring.
+        ring: String,
+        /// Why.
+        why: String,
+    },
+    /// The frame asked for has not been published yet.
+    NotYet {
+        /// The ring.
+        ring: String,
+        /// The frame asked for.
+        seq: Sequence,
+        /// The newest frame.
+        newest: Sequence,
+    },
+    /// No frame is near enough to the time asked for.
+    Apart {
+        /// The ring.
+        ring: String,
+        /// The time asked for, ns of CLOCK_MONOTONIC.
+        wanted_ns: i64,
+        /// When the nearest frame held arrived, ns of CLOCK_MONOTONIC.
+        nearest_ns: i64,
+        /// How far apart they may be, ns.
+        tolerance_ns: u64,
+    },
+    /// The ring was removed by its operator, and no new one has come.
+    Removed {
+        /// The ring.
+        ring: String,
+    },
+    /// The name leads to a generation that another one has replaced, and keeps doing so.
+    Superseded {
+        /// The ring.
+        ring: String,
+    },
 }
 
 impl fmt::Display for ReadError {
@@ -421,7 +479,7 @@ impl fmt::Display for ReadError {
             ),
             Self::Overrun { ring, oldest } => write!(
                 f,
-                "ring \"{ring}\" was overwritten while it was read; the oldest frame still held is {oldest}; \
+                "ring \"{ring}\" was overwritten before it was read; the oldest frame still held is {oldest}; \
                  set more slots or read faster"
             ),
             Self::BufferSize { found, expected } => {
@@ -433,6 +491,26 @@ impl fmt::Display for ReadError {
             Self::Corrupt { ring, what } => {
                 write!(f, "ring \"{ring}\" contradicts itself: {what}; restart camring@{ring}")
             }
+            Self::Revoked { ring, seq } => write!(
+                f,
+                "frame {seq} of ring \"{ring}\" was overwritten while it was leased; discard what was read from it, and \
+                 set more slots or hold leases for less time"
+            ),
+            Self::LeaseUnavailable { ring, why } => {
+                write!(f, "ring \"{ring}\" cannot be leased: {why}; read copies instead")
+            }
+            Self::NotYet { ring, seq, newest } => {
+                write!(f, "frame {seq} of ring \"{ring}\" is not published yet, the newest is {newest}; wait for it")
+            }
+            Self::Apart { ring, wanted_ns, nearest_ns, tolerance_ns } => write!(
+                f,
+                "the frame of ring \"{ring}\" nearest to {wanted_ns} ns arrived at {nearest_ns} ns, expected at most \
+                 {tolerance_ns} ns between them; allow more, or set more slots"
+            ),
+            Self::Removed { ring } => {
+                write!(f, "ring \"{ring}\" was removed by its operator; start its daemon to make a new one")
+            }
+            Self::Superseded { ring } => superseded(f, ring),
         }
     }
 }

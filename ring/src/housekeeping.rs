@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::lease::{LockKind, try_lock};
+use crate::lock::{LockKind, try_lock};
 use crate::process::ProcessStats;
 use crate::status::StatusHandle;
 

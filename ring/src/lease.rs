@@ -1,133 +1,280 @@
-//! Byte-range locks on the segment's file: claims and leases of slots, the daemon's alive byte, reader presence.
+//! Leases: a reader's hold on a slot, for reading a frame in place.
 //!
-//! Only locks of the open file description (OFD) are used: the kernel drops them when the last descriptor of the
-//! description is closed, also after `kill -9`, and they do not vanish when the process closes another descriptor of
-//! the same file.
+//! A lease is a shared lock on the slot's byte of the file. The writer asks for the exclusive lock before it reuses a
+//! slot, and takes another one when it is refused. The kernel drops the lock when the reader dies.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::io::Errno;
+use std::os::fd::AsFd;
 
-/// A lock that readers may share, or one that excludes everybody else.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum LockKind {
-    Shared,
-    Exclusive,
+use crate::attach::Attachment;
+use crate::error::ReadError;
+use crate::head;
+use crate::layout::{LeasePolicy, at};
+use crate::lock::{LockKind, Locked, try_lock, unlock};
+use crate::reader::{ATTEMPTS, Account, Frame, Ring};
+use crate::slot;
+use crate::sync::{Ordering, fence};
+
+/// What this description holds of one slot.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    leases: u64,
+    locked: bool,
 }
 
-impl LockKind {
-    fn code(self) -> libc::c_short {
-        (match self {
-            Self::Shared => libc::F_RDLCK,
-            Self::Exclusive => libc::F_WRLCK,
-        }) as libc::c_short
-    }
-}
-
-/// Whether a lock was given.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Locked {
-    Yes,
-    /// Another description holds a lock that conflicts.
-    Conflict,
-}
-
-/// Takes or converts a lock on `len` bytes at `start`; never waits.
+/// The leases of one attached generation, by slot.
 ///
-/// # Errors
+/// All of them share one file description, where locks of one byte merge and one unlock drops them all: so the first
+/// lease of a slot locks it and the last one unlocks it, both under this mutex.
+#[derive(Debug)]
+pub(crate) struct Holds {
+    slots: Mutex<Box<[Held]>>,
+}
+
+impl Holds {
+    pub(crate) fn new(slots: u32) -> Self {
+        Self { slots: Mutex::new(vec![Held::default(); slots as usize].into()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Box<[Held]>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One counted hold on a slot; given back when dropped.
+#[derive(Debug)]
+struct Hold {
+    attachment: Arc<Attachment>,
+    slot: u32,
+}
+
+impl Hold {
+    /// Announces that this reader uses `slot`; `None` while the writer is just taking it.
+    ///
+    /// Everything read after this call was either left alone by the writer, or shows in the stamp.
+    fn take(attachment: &Arc<Attachment>, slot: u32) -> Result<Option<Self>, Errno> {
+        let byte = attachment.segment.layout.lease_lock_base + u64::from(slot);
+        let mut slots = attachment.holds.lock();
+        let held = &mut slots[slot as usize];
+        if held.leases == 0 {
+            if try_lock(attachment.segment.fd.as_fd(), LockKind::Shared, byte, 1)? == Locked::Conflict {
+                return Ok(None);
+            }
+            held.locked = true;
+        }
+        held.leases += 1;
+        drop(slots);
+        // Pairs with the fence in `slot::begin_write`, which runs under the writer's lock: a writer that had the slot
+        // before us has made its stamp odd, and the check that follows sees it.
+        fence(Ordering::SeqCst);
+        Ok(Some(Self { attachment: Arc::clone(attachment), slot }))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // In a forked child neither the lock nor the mutex, which a thread of the parent may have locked, are its own.
+        if !self.attachment.origin.is_here() {
+            return;
+        }
+        let segment = &self.attachment.segment;
+        let mut slots = self.attachment.holds.lock();
+        slots[self.slot as usize].leases -= 1;
+        for (held, byte) in slots.iter_mut().zip(segment.layout.lease_lock_base..) {
+            // Usually the one slot; also one whose unlock was refused before (splitting a range needs memory).
+            if held.locked && held.leases == 0 && unlock(segment.fd.as_fd(), byte, 1).is_ok() {
+                held.locked = false;
+            }
+        }
+    }
+}
+
+/// A hold on one frame of a ring, for reading it in place; dropped or [released](Lease::release), it ends.
 ///
-/// Anything but a conflict: `EBADF` for an exclusive lock through a read-only descriptor, `ENOLCK`, a sandbox's refusal.
-pub(crate) fn try_lock(fd: BorrowedFd<'_>, kind: LockKind, start: u64, len: u64) -> Result<Locked, Errno> {
-    match call(fd, libc::F_OFD_SETLK, kind.code(), start, len) {
-        Ok(_) => Ok(Locked::Yes),
-        Err(Errno::AGAIN | Errno::ACCESS) => Ok(Locked::Conflict),
-        Err(error) => Err(error),
+/// While it is held the writer does not reuse its slot, as long as it finds another one: under the policy `fresh` a
+/// writer that finds every other slot leased takes the oldest one back, and the lease ends *revoked*; under `protect`
+/// it drops the new frame instead. [`Lease::is_valid`] tells at any time, and [`Lease::release`] at the end.
+///
+/// It keeps its memory: the handle it came from, the daemon and even the generation may go before it. The kernel ends
+/// it when the process dies. In a forked child it is revoked from the start, and the parent's lease goes on.
+#[derive(Debug)]
+pub struct Lease {
+    hold: Hold,
+    frame: Frame,
+    offset: u64,
+    len: usize,
+}
+
+impl Lease {
+    /// What was leased.
+    #[must_use]
+    pub fn frame(&self) -> &Frame {
+        &self.frame
     }
-}
 
-/// Drops the locks of this description on `len` bytes at `start`.
-pub(crate) fn unlock(fd: BorrowedFd<'_>, start: u64, len: u64) -> Result<(), Errno> {
-    call(fd, libc::F_OFD_SETLK, libc::F_UNLCK as libc::c_short, start, len).map(drop)
-}
+    /// Bytes of the payload.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
 
-/// The first lock of another description that would conflict with `kind` on the range.
-pub(crate) fn conflicting(fd: BorrowedFd<'_>, kind: LockKind, start: u64, len: u64) -> Result<Option<LockKind>, Errno> {
-    let found = call(fd, libc::F_OFD_GETLK, kind.code(), start, len)?;
-    Ok(match i32::from(found.l_type) {
-        libc::F_UNLCK => None,
-        libc::F_WRLCK => Some(LockKind::Exclusive),
-        _ => Some(LockKind::Shared),
-    })
-}
+    /// Whether the payload has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
 
-/// One `fcntl` lock call; repeated when a signal interrupts it.
-fn call(
-    fd: BorrowedFd<'_>,
-    command: libc::c_int,
-    kind: libc::c_short,
-    start: u64,
-    len: u64,
-) -> Result<libc::flock, Errno> {
-    let mut range = libc::flock {
-        l_type: kind,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: i64::try_from(start).map_err(|_| Errno::OVERFLOW)?,
-        l_len: i64::try_from(len).map_err(|_| Errno::OVERFLOW)?,
-        l_pid: 0,
-    };
-    loop {
-        // SAFETY: `fd` is open for the length of the call because it is borrowed, `command` is one of the two OFD lock
-        // commands, which take a pointer to `struct flock`, and `range` is one that nobody else has a reference to.
-        let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, &raw mut range) };
-        if result != -1 {
-            return Ok(range);
+    /// Where the payload begins: [`Lease::len`] bytes that can be read as long as this value lives.
+    ///
+    /// The mapping is read-only. Once the lease is revoked the writer may change the bytes at any time, from another
+    /// process: whoever reads through this pointer must be able to stand that, and must discard what it has read
+    /// when [`Lease::release`] says so.
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.hold.attachment.segment.map.ptr(self.offset, self.len as u64).as_ptr()
+    }
+
+    /// Whether the frame has been constant from the start of the lease up to now.
+    ///
+    /// `false` for ever once the writer has taken the slot back, and in a forked child. Makes no system call but
+    /// `getpid`.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        let Hold { attachment, slot } = &self.hold;
+        let segment = &attachment.segment;
+        attachment.origin.is_here()
+            && slot::is_unchanged(&segment.map, &segment.layout, *slot, self.frame.meta.seq.0 << 1)
+    }
+
+    /// Whether the writer takes leases into account at the moment.
+    ///
+    /// `false` when it has stopped asking because some reader's locks made that slow (policy `fresh` only), and in a
+    /// forked child: the frame may then be overwritten any time, and only [`Lease::is_valid`] counts.
+    #[must_use]
+    pub fn is_guarded(&self) -> bool {
+        let attachment = &self.hold.attachment;
+        attachment.origin.is_here() && head::load_u32(&attachment.segment.map, at::LEASE_NOW) == 0
+    }
+
+    /// Copies the payload into `out`, and makes sure that the copy is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::BufferSize`] when `out` has not exactly [`Lease::len`] bytes; [`ReadError::Revoked`].
+    pub fn copy_to(&self, out: &mut [u8]) -> Result<(), ReadError> {
+        if out.len() != self.len {
+            return Err(ReadError::BufferSize { found: out.len() as u64, expected: self.len as u64 });
         }
-        let error = std::io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::EINTR) => {}
-            code => return Err(Errno::from_raw_os_error(code.unwrap_or(libc::EIO))),
+        slot::copy_payload(&self.hold.attachment.segment.map, self.offset, out);
+        if self.is_valid() { Ok(()) } else { Err(self.revoked()) }
+    }
+
+    /// The payload as a plain slice, under the policy `protect` only: there the writer never takes a slot back.
+    ///
+    /// `None` under another policy, for a file that others than its owner may write, and in a forked child. A slice
+    /// that was taken before a fork must not be used in the child: the parent may end the lease there.
+    #[must_use]
+    pub fn protected(&self) -> Option<&[u8]> {
+        let attachment = &self.hold.attachment;
+        let policy = attachment.segment.layout.lease_policy;
+        if policy != LeasePolicy::Protect as u32 || attachment.shared_writing || !self.is_guarded() || !self.is_valid()
+        {
+            return None;
         }
+        // SAFETY: `as_ptr` points to `len` initialised bytes inside a mapping that `hold` keeps. Nobody writes them
+        // while the slice lives, which borrows `self` and thereby the lock:
+        // - the policy is part of the generation (a writer that wants another one makes a new file), and under
+        //   `protect` a writer that is refused the exclusive lock never takes the slot (`Writer::claim`);
+        // - the lock was there before the stamp was found to name this frame, so a writer that had claimed the slot
+        //   earlier would show (`Hold::take`); it belongs to a description that only `attachment` has, and only the
+        //   last `Hold` of the slot drops it, in this process;
+        // - a daemon that adopts the ring touches no slot whose stamp is even; a retired generation is never written;
+        // - a writer in this very process asks for the same lock, through a description of its own;
+        // - others than the owner, whom `attach` trusts, had no right to write the file when it was attached;
+        // - a child that uses it is the doing of whoever called `fork`, which is unsafe for such reasons.
+        Some(unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) })
+    }
+
+    /// The payload as a plain slice, under any policy.
+    ///
+    /// # Safety
+    ///
+    /// The writer may overwrite the bytes at any time once the lease is revoked, in another process and without a
+    /// word. The caller must use them in ways that bear any change (arithmetic on the bytes does, trusting a length
+    /// found in them does not), and must discard every result when [`Lease::release`] reports [`ReadError::Revoked`].
+    #[must_use]
+    pub unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: `as_ptr` points to `len` initialised bytes inside a mapping that `self` keeps; the caller answers for
+        // bytes that change.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len) }
+    }
+
+    /// Ends the lease and says whether the frame was constant throughout.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Revoked`]: everything that was read from the frame is to be discarded.
+    pub fn release(self) -> Result<(), ReadError> {
+        if self.is_valid() { Ok(()) } else { Err(self.revoked()) }
+    }
+
+    fn revoked(&self) -> ReadError {
+        ReadError::Revoked { ring: self.hold.attachment.name.clone(), seq: self.frame.meta.seq }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsFd;
-
-    fn two_descriptions() -> (std::fs::File, std::fs::File) {
-        let path = std::env::temp_dir().join(format!("camring-lock-{:016x}", crate::process::random_u64()));
-        std::fs::write(&path, b"x").unwrap();
-        let writer = std::fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let reader = std::fs::File::open(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
-        (writer, reader)
+impl Ring {
+    /// Leases the newest frame: reads it in place, without a copy.
+    ///
+    /// The frame counts as returned, as with [`Ring::latest`]. Waits for nothing; costs two system calls, and one more
+    /// when the lease ends. Several leases on one handle are independent of each other. Each lease takes a slot out of
+    /// the writer's hands: hold few, and none for long.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::LeaseUnavailable`] when the ring's policy is `off` or the kernel refuses locks: copies work all
+    /// the same. [`ReadError::Overrun`] when the writer was faster eight times in a row; else as [`Ring::latest`].
+    pub fn lease(&self) -> Result<Lease, ReadError> {
+        self.lease_newest().map(|(lease, _)| lease)
     }
 
-    #[test]
-    fn a_reader_lock_past_the_end_of_the_file_refuses_the_writer() {
-        let (writer, reader) = two_descriptions();
-        let byte = crate::layout::LEASE_LOCK_BASE + 3;
-        assert_eq!(try_lock(reader.as_fd(), LockKind::Shared, byte, 1), Ok(Locked::Yes));
-        assert_eq!(try_lock(writer.as_fd(), LockKind::Exclusive, byte, 1), Ok(Locked::Conflict));
-        assert_eq!(try_lock(writer.as_fd(), LockKind::Exclusive, byte + 1, 1), Ok(Locked::Yes));
-        drop(reader);
-        assert_eq!(try_lock(writer.as_fd(), LockKind::Exclusive, byte, 1), Ok(Locked::Yes));
+    /// Waits for a frame newer than the last one this handle returned, then leases the newest.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ring::next`] and [`Ring::lease`].
+    pub fn lease_next(&self, timeout: Option<Duration>) -> Result<Lease, ReadError> {
+        self.next_by(timeout, || self.lease_newest())
     }
 
-    #[test]
-    fn a_read_only_description_cannot_take_an_exclusive_lock() {
-        let (_writer, reader) = two_descriptions();
-        assert_eq!(try_lock(reader.as_fd(), LockKind::Exclusive, 0, 1), Err(Errno::BADF));
+    fn lease_newest(&self) -> Result<(Lease, Account), ReadError> {
+        for attempt in 0..ATTEMPTS {
+            let attachment = self.current();
+            let segment = &attachment.segment;
+            let head = self.newest(segment)?;
+            let Some(hold) = self.hold(&attachment, head.slot)? else { continue };
+            let Some(meta) = self.describe(segment, head)? else { continue };
+            if let Some((frame, account)) = self.account(&attachment, meta, attempt) {
+                let offset = segment.layout.payload_off(head.slot);
+                // Not more than the slot's capacity, as `describe` has checked.
+                let len = usize::try_from(meta.geometry.len).expect("a mapped payload fits the address space");
+                return Ok((Lease { hold, frame, offset, len }, account));
+            }
+        }
+        Err(self.overrun(&self.current().segment))
     }
 
-    #[test]
-    fn a_query_tells_who_is_in_the_way() {
-        let (writer, reader) = two_descriptions();
-        assert_eq!(conflicting(reader.as_fd(), LockKind::Shared, 0, 1), Ok(None));
-        assert_eq!(try_lock(writer.as_fd(), LockKind::Exclusive, 0, 1), Ok(Locked::Yes));
-        assert_eq!(conflicting(reader.as_fd(), LockKind::Shared, 0, 1), Ok(Some(LockKind::Exclusive)));
-        assert_eq!(unlock(writer.as_fd(), 0, 1), Ok(()));
-        assert_eq!(conflicting(reader.as_fd(), LockKind::Shared, 0, 1), Ok(None));
+    fn hold(&self, attachment: &Arc<Attachment>, slot: u32) -> Result<Option<Hold>, ReadError> {
+        let refuse = |why: String| Err(ReadError::LeaseUnavailable { ring: self.name().to_owned(), why });
+        if attachment.segment.layout.lease_policy == LeasePolicy::Off as u32 {
+            return refuse("its lease policy is off".to_owned());
+        }
+        if !attachment.origin.is_here() {
+            return refuse("this process was forked, and the ring could not be opened again so far".to_owned());
+        }
+        Hold::take(attachment, slot).or_else(|error| refuse(format!("the kernel refuses the lock ({error})")))
     }
 }

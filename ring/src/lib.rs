@@ -39,18 +39,24 @@
 //! # }
 //! ```
 mod anchor;
+mod any;
 mod attach;
 mod catalog;
 pub mod clock;
 mod crc;
 mod create;
 mod error;
+mod follow;
+mod fork;
 pub mod frame;
 mod head;
+mod history;
 mod housekeeping;
 pub mod layout;
 mod lease;
 mod live;
+mod liveness;
+mod lock;
 mod meta;
 mod name;
 mod names;
@@ -65,18 +71,22 @@ mod sync;
 mod wait;
 mod writer;
 
+pub use any::wait_any;
 pub use attach::{AttachOptions, OwnerPolicy, Presence};
 pub use catalog::{RemoveError, remove, rings};
 pub use error::{AttachError, ClaimError, CreateError, PublishError, ReadError, mebibytes};
 pub use frame::{
     Color, Fit, FrameFlags, FrameMeta, Generation, Geometry, PixelFormat, Reason, Sequence, State, TimeSource,
 };
+pub use history::nearest;
 pub use housekeeping::{Housekeeping, HousekeepingEvent};
 pub use layout::{LayoutError, LeasePolicy};
+pub use lease::Lease;
+pub use liveness::{Age, Liveness, age_ns};
 pub use name::{NameError, RingName, SegmentName, ShmDir};
 pub use names::Settled;
 pub use options::{Capacity, HugePages, ReaderGroup, WriterOptions};
-pub use reader::{Frame, Liveness, ReaderStats, Ring, age_ns};
+pub use reader::{Frame, ReaderStats, Ring};
 pub use segment::{free_bytes, total_bytes};
 pub use start::Started;
 pub use status::{Counter, Histogram, Status, StatusHandle};

@@ -1,30 +1,25 @@
-//! The reader's handle: attaches by name, follows restarts and new generations, reads frames by copy.
+//! The reader's handle: attaches by name, reads the newest frame by copy, waits for the next one.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::attach::{AliveByte, AttachOptions, Attachment, present_readers, stated_pid};
-use crate::clock::mono_ns;
+use crate::attach::{AttachOptions, Attachment, present_readers, stated_pid};
 use crate::error::{AttachError, ReadError};
-use crate::frame::{FrameMeta, Generation, PixelFormat, Reason, Sequence, State};
+use crate::follow::{FOLLOW_FIRST, Handle};
+use crate::fork::PerProcess;
+use crate::frame::{FrameMeta, Generation, PixelFormat, Sequence};
 use crate::head::{self, Head, Retired};
 use crate::layout::at;
+use crate::liveness::Liveness;
 use crate::meta;
 use crate::name::SegmentName;
 use crate::segment::Segment;
 use crate::slot;
 use crate::status::Status;
-use crate::wait::{self, Slice, Woken};
+use crate::wait::{self, Woken};
 
-/// Copies that the writer overtook before a read gives up.
-const ATTEMPTS: u32 = 8;
-/// How often the name is compared with the file while no frame comes.
-const IDENTITY_PAUSE: Duration = Duration::from_secs(1);
-/// A heartbeat that has changed within this time is a living daemon.
-const HEARTBEAT_FRESH: Duration = Duration::from_secs(1);
-/// First and longest pause between attempts to follow a new generation.
-const FOLLOW_FIRST: Duration = Duration::from_millis(10);
-const FOLLOW_MAX: Duration = Duration::from_secs(1);
+/// Reads that the writer overtook before one gives up.
+pub(crate) const ATTEMPTS: u32 = 8;
 
 /// One frame as a read describes it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,17 +32,6 @@ pub struct Frame {
     pub generation: Generation,
 }
 
-/// Whether a daemon is there.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Liveness {
-    /// It shows signs of life.
-    Alive,
-    /// It holds its lock but has not moved for a second: stopped or overloaded.
-    Hung,
-    /// There is none.
-    Gone,
-}
-
 /// What a handle has been through.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ReaderStats {
@@ -55,7 +39,7 @@ pub struct ReaderStats {
     pub frames: u64,
     /// Frames published but not returned.
     pub skipped: u64,
-    /// Copies that the writer overtook and that were repeated.
+    /// Reads that the writer overtook and that were repeated.
     pub retries: u64,
     /// Generations followed.
     pub followed: u64,
@@ -68,36 +52,40 @@ pub struct ReaderStats {
 /// A reader's handle on a ring; cheap to use from several threads.
 ///
 /// Attaches read-only: nothing a reader does can change a frame or stop the writer. The handle survives everything
-/// that happens to the daemon: a restart, a larger picture, a removed name.
+/// that happens to the daemon: a restart, a larger picture, a removed name. In a forked child it attaches again by
+/// itself at its first use, and begins anew: nothing counts as returned there.
 #[derive(Debug)]
 pub struct Ring {
     name: SegmentName,
     options: AttachOptions,
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    current: Arc<Attachment>,
-    /// The newest frame that this handle has returned.
-    last: u64,
-    stats: ReaderStats,
-    slice: Slice,
-    next_identity_check: Instant,
-    /// The head at the last look: while it moves, the name needs no check.
-    head_seen: u64,
-    follow_pause: Duration,
-    next_follow: Instant,
-    /// The heartbeat seen last, and when this handle has seen it move.
-    heartbeat: (u64, Option<Instant>),
-    removed: bool,
+    handle: PerProcess<Handle>,
 }
 
 /// Whether a read returned its frame for the first time on this handle.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Account {
+pub(crate) enum Account {
     New,
     Known,
+}
+
+/// Why a wait ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Waited {
+    /// There is a newer frame.
+    Newer,
+    TimedOut,
+    /// The ring was removed for good.
+    Removed,
+}
+
+/// How a ring looked before a sleep.
+#[derive(Debug)]
+pub(crate) struct Look {
+    pub(crate) attachment: Arc<Attachment>,
+    /// The word to sleep on, as it was before everything else was looked at.
+    pub(crate) notify: u32,
+    /// The reason not to sleep, if there is one.
+    pub(crate) waited: Option<Waited>,
 }
 
 impl Ring {
@@ -111,21 +99,7 @@ impl Ring {
     pub fn attach(name: &str, options: AttachOptions) -> Result<Self, AttachError> {
         let name = SegmentName::new(name)?;
         let current = Arc::new(Attachment::wait_for(&name, &options)?);
-        let now = Instant::now();
-        let heartbeat = head::load_u64(&current.segment.map, at::HEARTBEAT_MONO_NS);
-        let inner = Inner {
-            current,
-            last: 0,
-            stats: ReaderStats::default(),
-            slice: Slice::default(),
-            next_identity_check: now + IDENTITY_PAUSE,
-            head_seen: u64::MAX,
-            follow_pause: FOLLOW_FIRST,
-            next_follow: now,
-            heartbeat: (heartbeat, None),
-            removed: false,
-        };
-        Ok(Self { name, options, inner: Mutex::new(inner) })
+        Ok(Self { name, options, handle: PerProcess::new(Handle::new(current)) })
     }
 
     /// The name it was attached by.
@@ -134,10 +108,19 @@ impl Ring {
         self.name.as_str()
     }
 
-    /// The memory mount it was found on.
+    /// How it was attached.
     #[must_use]
     pub fn options(&self) -> &AttachOptions {
         &self.options
+    }
+
+    pub(crate) fn segment_name(&self) -> &SegmentName {
+        &self.name
+    }
+
+    /// What this process knows of the handle.
+    pub(crate) fn handle(&self) -> &Handle {
+        self.handle.get(Handle::forked)
     }
 
     /// Copies the newest published frame into `buffer`, which is resized to it, and describes it.
@@ -154,9 +137,8 @@ impl Ring {
     }
 
     fn read_into(&self, buffer: &mut Vec<u8>) -> Result<(Frame, Account), ReadError> {
-        self.read(|segment, offset, len| {
-            slot::resize(buffer, usize::try_from(len).unwrap_or(0));
-            slot::copy_payload(&segment.map, offset, buffer);
+        self.read(|segment, slot, len| {
+            copy_into(segment, slot, len, buffer);
             Ok(())
         })
     }
@@ -167,11 +149,11 @@ impl Ring {
     ///
     /// Besides those of `latest`: [`ReadError::BufferSize`].
     pub fn latest_into(&self, buffer: &mut [u8]) -> Result<Frame, ReadError> {
-        self.read(|segment, offset, len| {
+        self.read(|segment, slot, len| {
             if buffer.len() as u64 != len {
                 return Err(ReadError::BufferSize { found: buffer.len() as u64, expected: len });
             }
-            slot::copy_payload(&segment.map, offset, buffer);
+            slot::copy_payload(&segment.map, segment.layout.payload_off(slot), buffer);
             Ok(())
         })
         .map(|(frame, _)| frame)
@@ -184,28 +166,41 @@ impl Ring {
     /// As [`Ring::latest`].
     pub fn peek(&self) -> Result<FrameMeta, ReadError> {
         let attachment = self.current();
+        let segment = &attachment.segment;
         for _ in 0..ATTEMPTS {
-            if let Some((_, _, meta)) = self.describe(&attachment.segment)? {
+            if let Some(meta) = self.describe(segment, self.newest(segment)?)? {
                 return Ok(meta);
             }
         }
-        Err(self.overrun(&attachment.segment))
+        Err(self.overrun(segment))
     }
 
     /// Waits for a frame newer than the last one this handle returned, then reads the newest.
     ///
     /// # Errors
     ///
-    /// [`ReadError::Timeout`] with the camera's state; else as [`Ring::latest`].
+    /// [`ReadError::Timeout`] with the camera's state; [`ReadError::Removed`], a second after the operator has removed
+    /// the ring without a new one; [`ReadError::Superseded`] instead of the timeout when the name still leads to a
+    /// generation that was replaced; else as [`Ring::latest`].
     pub fn next(&self, buffer: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Frame, ReadError> {
+        self.next_by(timeout, || self.read_into(buffer))
+    }
+
+    /// Waits for a frame newer than the last one returned, and takes the newest by `take`.
+    pub(crate) fn next_by<T>(
+        &self,
+        timeout: Option<Duration>,
+        mut take: impl FnMut() -> Result<(T, Account), ReadError>,
+    ) -> Result<T, ReadError> {
         let started = Instant::now();
         let deadline = timeout.and_then(|timeout| started.checked_add(timeout));
         loop {
             let (last, resets) = self.horizon();
-            if !self.wait_newer(last, resets, deadline) {
-                return Err(self.timed_out(started));
+            let waited = self.wait_newer(last, resets, deadline);
+            if waited != Waited::Newer {
+                return Err(self.in_vain(waited, started));
             }
-            match self.read_into(buffer) {
+            match take() {
                 Ok((frame, Account::New)) => return Ok(frame),
                 // Another thread of this handle took it, or the generation changed in between.
                 Ok((_, Account::Known)) | Err(ReadError::NoFrame { .. }) => {}
@@ -214,43 +209,61 @@ impl Ring {
         }
     }
 
-    /// Sleeps until a frame newer than `last` is there; `false` when `timeout` is over first.
+    /// Sleeps until a frame newer than `last` is there; `false` when `timeout` is over first, or when the operator has
+    /// removed the ring ([`Ring::is_removed`]).
     ///
     /// Uses no CPU while it sleeps; looks at the ring's name about once a second meanwhile.
     pub fn wait(&self, last: Sequence, timeout: Option<Duration>) -> bool {
         let (_, resets) = self.horizon();
-        self.wait_newer(last, resets, timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.wait_newer(last, resets, deadline) == Waited::Newer
     }
 
     /// The newest frame returned so far, and how often the numbers have begun anew before it.
-    fn horizon(&self) -> (Sequence, u64) {
-        let inner = self.lock();
+    pub(crate) fn horizon(&self) -> (Sequence, u64) {
+        let inner = self.handle().lock();
         (Sequence(inner.last), inner.stats.resets)
     }
 
-    fn wait_newer(&self, last: Sequence, resets: u64, deadline: Option<Instant>) -> bool {
+    /// Sleeps until a frame newer than `last`, a number of the time after `resets`, is there.
+    pub(crate) fn wait_newer(&self, last: Sequence, resets: u64, deadline: Option<Instant>) -> Waited {
         loop {
-            let attachment = self.current();
-            let map = &attachment.segment.map;
-            // Before the head: the other order loses a wake-up that falls in between.
-            let seen = head::load_notify(map);
-            // Numbers of before a reset say nothing about those after it.
-            let begun_anew = self.lock().stats.resets != resets;
-            if head::load_head(map).is_some_and(|head| begun_anew || head.seq > last.0) {
-                return true;
+            let look = self.look(last, resets);
+            if let Some(waited) = look.waited {
+                return waited;
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return false;
+                return Waited::TimedOut;
             }
-            let slice = self.next_sleep(map, deadline);
-            let woken = wait::sleep(map, seen, slice);
-            self.learn(&attachment, woken, seen);
+            let map = &look.attachment.segment.map;
+            let woken = wait::sleep(map, look.notify, self.next_sleep(&look.attachment, deadline));
+            self.learn(&look, woken);
         }
     }
 
+    /// Looks whether there is something newer than `last`, in the order that loses no wake-up.
+    pub(crate) fn look(&self, last: Sequence, resets: u64) -> Look {
+        let attachment = self.current();
+        let map = &attachment.segment.map;
+        // Before the head: the other order loses a wake-up that falls in between.
+        let notify = head::load_notify(map);
+        let head = head::load_head(map);
+        let inner = self.handle().lock();
+        // Numbers of before a reset say nothing about those after it.
+        let begun_anew = inner.stats.resets != resets || inner.is_former(last.0);
+        let waited = if head.is_some_and(|head| begun_anew || head.seq > last.0) {
+            Some(Waited::Newer)
+        } else {
+            inner.is_gone().then_some(Waited::Removed)
+        };
+        drop(inner);
+        Look { attachment, notify, waited }
+    }
+
     /// How long to sleep at most before looking again.
-    fn next_sleep(&self, map: &impl crate::sync::Region, deadline: Option<Instant>) -> Duration {
-        let inner = self.lock();
+    pub(crate) fn next_sleep(&self, attachment: &Attachment, deadline: Option<Instant>) -> Duration {
+        let map = &attachment.segment.map;
+        let inner = self.handle().lock();
         let slice = inner.slice.next(deadline, head::load_u32(map, at::WAKE_MODE) == 1);
         match head::load_retired(map) {
             Retired::No => slice,
@@ -260,87 +273,30 @@ impl Ring {
     }
 
     /// Adapts the length of the next sleep to what ended this one.
-    fn learn(&self, attachment: &Attachment, woken: Woken, seen: u32) {
-        let changed = head::load_notify(&attachment.segment.map) != seen;
-        let mut inner = self.lock();
+    pub(crate) fn learn(&self, look: &Look, woken: Woken) {
+        let changed = head::load_notify(&look.attachment.segment.map) != look.notify;
+        let handle = self.handle();
+        let mut inner = handle.lock();
         match woken {
-            Woken::Early => inner.slice.woken(),
+            Woken::Called => inner.slice.woken(),
+            Woken::Otherwise => {}
             Woken::Timeout if changed => inner.slice.missed(),
-            Woken::Timeout => self.look_around(&mut inner),
+            Woken::Timeout => self.look_around(handle, &mut inner),
         }
     }
 
-    /// The generation to read now: follows a retired one, and looks at the name once a second while no frame comes.
-    fn current(&self) -> Arc<Attachment> {
-        let mut inner = self.lock();
-        match head::load_retired(&inner.current.segment.map) {
-            Retired::No => self.look_around(&mut inner),
-            Retired::Superseded => self.follow(&mut inner),
-            Retired::Removed => {
-                inner.removed = true;
-                self.follow(&mut inner);
-            }
-        }
-        Arc::clone(&inner.current)
-    }
-
-    /// Once a second, while no frame comes: compares the name with the file, and follows when they differ.
-    fn look_around(&self, inner: &mut Inner) {
-        let now = Instant::now();
-        if now < inner.next_identity_check {
-            return;
-        }
-        inner.next_identity_check = now + IDENTITY_PAUSE;
-        let head = head::load_head(&inner.current.segment.map).map_or(0, |head| head.seq);
-        if std::mem::replace(&mut inner.head_seen, head) != head {
-            return;
-        }
-        if !inner.current.is_current().unwrap_or(true) {
-            self.follow(inner);
-        }
-    }
-
-    /// Attaches to whatever the name leads to now; keeps the old generation when that fails.
-    fn follow(&self, inner: &mut Inner) {
-        let now = Instant::now();
-        if now < inner.next_follow {
-            return;
-        }
-        let found = Attachment::find(&self.name, &self.options);
-        // The same name may lead somewhere else meanwhile: to another camera's segment of that name.
-        let same_camera = |next: &Attachment| next.segment.layout.camera_id == inner.current.segment.layout.camera_id;
-        let Some(next) = found.ok().filter(same_camera) else {
-            inner.next_follow = now + inner.follow_pause;
-            inner.follow_pause = (inner.follow_pause * 2).min(FOLLOW_MAX);
-            return;
-        };
-        inner.follow_pause = FOLLOW_FIRST;
-        inner.removed = false;
-        if next.segment.identity != inner.current.segment.identity {
-            // A generation that does not continue the numbers begins anew: nothing of it has been seen.
-            if next.segment.layout.base_seq < inner.last {
-                inner.last = 0;
-                inner.stats.resets += 1;
-            }
-            inner.stats.followed += 1;
-            inner.heartbeat = (head::load_u64(&next.segment.map, at::HEARTBEAT_MONO_NS), None);
-            inner.head_seen = u64::MAX;
-        }
-        // Also the same file under its other name, which is where to look from now on.
-        inner.current = Arc::new(next);
-    }
-
-    /// Describes and copies the newest frame until the writer lets a copy pass; `copy` gets segment, offset, length.
+    /// Describes and copies the newest frame until the writer lets a copy pass; `copy` gets segment, slot, length.
     fn read(
         &self,
-        mut copy: impl FnMut(&Segment, u64, u64) -> Result<(), ReadError>,
+        mut copy: impl FnMut(&Segment, u32, u64) -> Result<(), ReadError>,
     ) -> Result<(Frame, Account), ReadError> {
         for attempt in 0..ATTEMPTS {
             let attachment = self.current();
-            let Segment { map, layout, .. } = &attachment.segment;
-            let Some((head, stamp, meta)) = self.describe(&attachment.segment)? else { continue };
-            copy(&attachment.segment, layout.payload_off(head.slot), meta.geometry.len)?;
-            if slot::is_unchanged(map, layout, head.slot, stamp)
+            let segment = &attachment.segment;
+            let head = self.newest(segment)?;
+            let Some(meta) = self.describe(segment, head)? else { continue };
+            copy(segment, head.slot, meta.geometry.len)?;
+            if slot::is_unchanged(&segment.map, &segment.layout, head.slot, head.seq << 1)
                 && let Some(done) = self.account(&attachment, meta, attempt)
             {
                 return Ok(done);
@@ -349,36 +305,48 @@ impl Ring {
         Err(self.overrun(&self.current().segment))
     }
 
-    /// The newest frame's place, stamp and checked metadata; `None` when the writer was faster.
-    fn describe(&self, segment: &Segment) -> Result<Option<(Head, u64, FrameMeta)>, ReadError> {
-        let (map, layout) = (&segment.map, &segment.layout);
-        let Some(head) = head::load_head(map) else { return Err(self.no_frame(segment)) };
-        if head.slot >= layout.slot_count || head.seq == 0 {
-            let Head { seq, slot } = head;
-            return Err(self.corrupt(format!("its newest frame is {seq} in slot {slot} of {}", layout.slot_count)));
+    /// The newest frame's number and place, checked.
+    pub(crate) fn newest(&self, segment: &Segment) -> Result<Head, ReadError> {
+        let Some(head) = head::load_head(&segment.map) else { return Err(self.no_frame(segment)) };
+        let slots = segment.layout.slot_count;
+        if head.slot >= slots || head.seq == 0 {
+            return Err(self.corrupt(format!("its newest frame is {} in slot {} of {slots}", head.seq, head.slot)));
         }
-        let stamp = slot::load_stamp(map, layout, head.slot);
-        if stamp != head.seq << 1 {
+        Ok(head)
+    }
+
+    /// The checked metadata of the frame `place.seq`; `None` when its slot holds another one by now.
+    ///
+    /// The payload that they describe lies inside the slot.
+    pub(crate) fn describe(&self, segment: &Segment, place: Head) -> Result<Option<FrameMeta>, ReadError> {
+        let (map, layout) = (&segment.map, &segment.layout);
+        let stamp = place.seq << 1;
+        if slot::load_stamp(map, layout, place.slot) != stamp {
             return Ok(None);
         }
-        let words = slot::load_words(map, layout, head.slot);
-        if !slot::is_unchanged(map, layout, head.slot, stamp) {
+        let words = slot::load_words(map, layout, place.slot);
+        if !slot::is_unchanged(map, layout, place.slot, stamp) {
             return Ok(None);
         }
         let meta = meta::decode(&words);
         if let PixelFormat::Unknown(format) = meta.geometry.format {
             return Err(ReadError::UnknownFormat { ring: self.name.to_string(), format });
         }
-        if meta.seq.0 != head.seq || !meta.geometry.fits(layout.slot_capacity) {
-            return Err(self.corrupt(format!("frame {} exceeds its slot of {} bytes", head.seq, layout.slot_capacity)));
+        if meta.seq.0 != place.seq || !meta.geometry.fits(layout.slot_capacity) {
+            return Err(self.corrupt(format!("frame {} exceeds its slot of {} bytes", place.seq, layout.slot_capacity)));
         }
-        Ok(Some((head, stamp, meta)))
+        Ok(Some(meta))
     }
 
     /// Counts a frame; `None` when another thread has gone on to the next generation meanwhile: its numbers are not
     /// to be mixed with those of this one.
-    fn account(&self, attachment: &Arc<Attachment>, meta: FrameMeta, attempt: u32) -> Option<(Frame, Account)> {
-        let mut inner = self.lock();
+    pub(crate) fn account(
+        &self,
+        attachment: &Arc<Attachment>,
+        meta: FrameMeta,
+        attempt: u32,
+    ) -> Option<(Frame, Account)> {
+        let mut inner = self.handle().lock();
         if !Arc::ptr_eq(attachment, &inner.current) {
             return None;
         }
@@ -408,31 +376,6 @@ impl Ring {
         self.current().segment.layout.clone()
     }
 
-    /// Whether a daemon is there: its heartbeat moves, or at least its lock is held.
-    #[must_use]
-    pub fn liveness(&self) -> Liveness {
-        let attachment = self.current();
-        let map = &attachment.segment.map;
-        let beat = head::load_u64(map, at::HEARTBEAT_MONO_NS);
-        let mut inner = self.lock();
-        let now = Instant::now();
-        if inner.heartbeat.0 != beat {
-            inner.heartbeat = (beat, Some(now));
-        }
-        let own_age = mono_ns().saturating_sub(beat.cast_signed());
-        let fresh_by_clock = (0..HEARTBEAT_FRESH.as_nanos() as i64).contains(&own_age);
-        let observed_moving = inner.heartbeat.1.is_some_and(|seen| now.duration_since(seen) < HEARTBEAT_FRESH);
-        drop(inner);
-        match (attachment.alive_byte(), observed_moving || fresh_by_clock) {
-            (AliveByte::Held, true) => Liveness::Alive,
-            (AliveByte::Held, false) => Liveness::Hung,
-            (AliveByte::Free, _) => Liveness::Gone,
-            // Movement, not a fresh time: a clock in common is not certain.
-            (AliveByte::Unclear, _) if observed_moving => Liveness::Alive,
-            (AliveByte::Unclear, _) => Liveness::Gone,
-        }
-    }
-
     /// Pids of the readers that count themselves, in their own namespaces, as far as `/proc/locks` shows them.
     #[must_use]
     pub fn readers(&self) -> Vec<u32> {
@@ -445,39 +388,33 @@ impl Ring {
         stated_pid(&self.current().segment)
     }
 
-    /// What this handle has been through.
+    /// What this handle has been through in this process.
     #[must_use]
     pub fn stats(&self) -> ReaderStats {
-        let inner = self.lock();
+        let inner = self.handle().lock();
         ReaderStats { missed_wakes: inner.slice.missed_wakes, ..inner.stats }
     }
 
-    /// The newest frame that this handle has returned; 0 before the first.
+    /// The newest frame that this handle has returned in this process; 0 before the first.
     #[must_use]
     pub fn last_seq(&self) -> Sequence {
-        Sequence(self.lock().last)
+        Sequence(self.handle().lock().last)
     }
 
     /// Whether the operator has removed the ring and no new one has come.
     #[must_use]
     pub fn is_removed(&self) -> bool {
         drop(self.current());
-        self.lock().removed
+        self.handle().lock().is_removed()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn no_frame(&self, segment: &Segment) -> ReadError {
+    pub(crate) fn no_frame(&self, segment: &Segment) -> ReadError {
         let state = head::load_state(&segment.map);
         ReadError::NoFrame { ring: self.name.to_string(), state: state.state, reason: state.reason }
     }
 
-    fn overrun(&self, segment: &Segment) -> ReadError {
-        let (map, layout) = (&segment.map, &segment.layout);
-        let stamps = (0..layout.slot_count).map(|index| slot::load_stamp(map, layout, index));
-        let oldest = stamps.filter(|stamp| stamp & 1 == 0 && *stamp != 0).map(|stamp| stamp >> 1).min().unwrap_or(0);
+    pub(crate) fn overrun(&self, segment: &Segment) -> ReadError {
+        let oldest = crate::history::held_places(segment).map(|place| place.seq).min().unwrap_or(0);
         ReadError::Overrun { ring: self.name.to_string(), oldest: Sequence(oldest) }
     }
 
@@ -485,11 +422,21 @@ impl Ring {
         ReadError::Corrupt { ring: self.name.to_string(), what }
     }
 
-    fn timed_out(&self, started: Instant) -> ReadError {
+    /// The error of a wait without a frame.
+    pub(crate) fn in_vain(&self, waited: Waited, started: Instant) -> ReadError {
         let attachment = self.current();
+        let ring = self.name.to_string();
+        let inner = self.handle().lock();
+        if waited == Waited::Removed || inner.is_removed() {
+            return ReadError::Removed { ring };
+        }
+        if inner.superseded && head::load_retired(&attachment.segment.map) == Retired::Superseded {
+            return ReadError::Superseded { ring };
+        }
+        drop(inner);
         let state = head::load_state(&attachment.segment.map);
         ReadError::Timeout {
-            ring: self.name.to_string(),
+            ring,
             state: state.state,
             reason: state.reason,
             writer_alive: self.liveness() != Liveness::Gone,
@@ -498,39 +445,8 @@ impl Ring {
     }
 }
 
-/// Age of a frame now, ns: how long ago its last packet arrived, time suspended included.
-#[must_use]
-pub fn age_ns(meta: &FrameMeta) -> i64 {
-    let suspended = crate::clock::boot_minus_mono_ns().saturating_sub(meta.boot_minus_mono_ns);
-    // A machine that was not suspended shows a few ns of jitter between the two clocks.
-    let suspended = if suspended.unsigned_abs() < 1_000_000 { 0 } else { suspended };
-    mono_ns().saturating_sub(meta.arrival_mono_ns).saturating_add(suspended)
-}
-
-impl Ring {
-    /// As [`Ring::latest`], but refuses a frame older than `limit`.
-    ///
-    /// # Errors
-    ///
-    /// [`ReadError::Stale`] with age and state; else as `latest`.
-    pub fn latest_within(&self, buffer: &mut Vec<u8>, limit: Duration) -> Result<Frame, ReadError> {
-        let frame = self.latest(buffer)?;
-        let age = age_ns(&frame.meta);
-        if age >= 0 && age.cast_unsigned() <= u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX) {
-            return Ok(frame);
-        }
-        let state: State;
-        let reason: Reason;
-        {
-            let word = head::load_state(&self.current().segment.map);
-            (state, reason) = (word.state, word.reason);
-        }
-        Err(ReadError::Stale {
-            ring: self.name.to_string(),
-            age_ms: age / 1_000_000,
-            limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
-            state,
-            reason,
-        })
-    }
+/// Copies the payload of a slot into `buffer`, which is resized to it; worthless until the stamp is checked again.
+pub(crate) fn copy_into(segment: &Segment, slot: u32, len: u64, buffer: &mut Vec<u8>) {
+    slot::resize(buffer, usize::try_from(len).unwrap_or(0));
+    slot::copy_payload(&segment.map, segment.layout.payload_off(slot), buffer);
 }

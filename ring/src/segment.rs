@@ -10,6 +10,7 @@ use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use crate::fork::Descriptor;
 use crate::layout::{CONFIG_BYTES, HUGE_ALIGN, Layout, LayoutError};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, Region};
 
@@ -185,7 +186,7 @@ impl Drop for Mapping {
 pub(crate) struct Segment {
     pub(crate) map: Mapping,
     pub(crate) layout: Layout,
-    pub(crate) fd: OwnedFd,
+    pub(crate) fd: Descriptor,
     /// Device and inode: the identity of this generation's file.
     pub(crate) identity: (u64, u64),
 }
@@ -193,6 +194,7 @@ pub(crate) struct Segment {
 impl Segment {
     /// Maps an open file and checks its header.
     pub(crate) fn map(fd: OwnedFd, size: u64, identity: (u64, u64), access: Access) -> Result<Self, MapError> {
+        let fd = Descriptor::new(fd, identity);
         if size < CONFIG_BYTES as u64 {
             return Err(MapError::Layout(if size == 0 { LayoutError::NotReady } else { LayoutError::NotARing }));
         }

@@ -14,8 +14,8 @@ use crate::create::{carry_over, create, enter, give_to_readers, no_room, prepare
 use crate::error::CreateError;
 use crate::head::{self, Head, Retired};
 use crate::layout::{ABI_MINOR, Layout, at};
-use crate::lease::{LockKind, conflicting, try_lock};
 use crate::live::Live;
+use crate::lock::{LockKind, conflicting, try_lock};
 use crate::name::RingPaths;
 use crate::names::{Names, retire};
 use crate::options::{Capacity, WriterOptions};

@@ -3,10 +3,11 @@
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::thread::futex::{self, Flags, Timespec};
+use rustix::thread::futex::{self, Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags};
+use rustix::time::ClockId;
 
 use crate::layout::at;
-use crate::sync::Region;
+use crate::sync::{AtomicU32, Region};
 
 /// At most so many sleepers are woken by the publishing thread; housekeeping wakes the rest.
 pub(crate) const WAKE_MAX: u32 = 32;
@@ -31,23 +32,32 @@ pub(crate) fn wake_all(region: &impl Region) {
 
 const WAKE_STEPS_MAX: u32 = 64;
 
+/// Wakes everybody who sleeps on a word of this process.
+pub(crate) fn wake_word(word: &AtomicU32) {
+    // The word is one of ours: the call cannot fail, and its sleepers have a time limit besides.
+    let _ = futex::wake(word, Flags::empty(), u32::MAX >> 1);
+}
+
 /// Why a sleep ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Woken {
-    /// By a wake-up, a signal, or because the word had already changed.
-    Early,
+    /// By a wake-up call.
+    Called,
     /// The time was up.
     Timeout,
+    /// By a signal, or because the word had changed already.
+    Otherwise,
 }
 
 /// Sleeps until the word differs from `seen`, somebody wakes us, or `limit` is over.
 ///
 /// The word may lie in a read-only mapping: the kernel keys the sleep by the file's page.
 pub(crate) fn sleep(region: &impl Region, seen: u32, limit: Duration) -> Woken {
-    let timeout = Timespec { tv_sec: limit.as_secs().cast_signed(), tv_nsec: i64::from(limit.subsec_nanos()) };
+    let timeout = timespec(limit);
     match futex::wait(region.u32_at(at::NOTIFY), Flags::empty(), seen, Some(&timeout)) {
         Err(Errno::TIMEDOUT) => Woken::Timeout,
-        Ok(()) | Err(Errno::AGAIN | Errno::INTR) => Woken::Early,
+        Ok(()) => Woken::Called,
+        Err(Errno::AGAIN | Errno::INTR) => Woken::Otherwise,
         Err(_) => {
             // A sandbox refuses futexes: sleep the time out instead, so that the caller polls and never spins.
             std::thread::sleep(limit.min(SLICE_SHORT));
@@ -56,10 +66,52 @@ pub(crate) fn sleep(region: &impl Region, seen: u32, limit: Duration) -> Woken {
     }
 }
 
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs().cast_signed(), tv_nsec: i64::from(time.subsec_nanos()) }
+}
+
+/// Words that one call can sleep on.
+pub(crate) const WAITV_MAX: usize = 128;
+
+/// Why a sleep on several words ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum WokenOf {
+    /// By a wake-up call on this one.
+    One(usize),
+    Timeout,
+    /// By a signal, or because a word had changed already.
+    Otherwise,
+}
+
+/// Sleeps until one of at most [`WAITV_MAX`] words differs from what was seen of it, or `limit` is over.
+///
+/// # Errors
+///
+/// When the kernel (before 5.16) or a sandbox knows no such call, or has no memory for it.
+pub(crate) fn sleep_on_any(words: &[(&AtomicU32, u32)], limit: Duration) -> Result<WokenOf, Errno> {
+    let wait = |(word, seen): &(&AtomicU32, u32)| {
+        let mut wait = Wait::new();
+        wait.val = u64::from(*seen);
+        wait.uaddr = WaitPtr::new(word.as_ptr().cast());
+        wait.flags = WaitFlags::SIZE_U32;
+        wait
+    };
+    let waits: Vec<Wait> = words.iter().map(wait).collect();
+    // This call takes a point in time, the one for a single word a duration.
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let end = Duration::new(now.tv_sec.cast_unsigned(), now.tv_nsec as u32).saturating_add(limit);
+    match futex::waitv(&waits, WaitvFlags::empty(), Some(&timespec(end)), ClockId::Monotonic) {
+        Ok(index) => Ok(WokenOf::One(index)),
+        Err(Errno::TIMEDOUT) => Ok(WokenOf::Timeout),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(WokenOf::Otherwise),
+        Err(error) => Err(error),
+    }
+}
+
 /// Longest sleep without looking again: bounds the harm of a lost wake-up.
 const SLICE_LONG: Duration = Duration::from_millis(250);
 /// The slice after a wake-up was missed, or while the writer cannot wake anybody.
-const SLICE_SHORT: Duration = Duration::from_millis(2);
+pub(crate) const SLICE_SHORT: Duration = Duration::from_millis(2);
 /// Real wake-ups in a row after which the slice grows again.
 const CALM_WAKES: u32 = 100;
 
