@@ -1,6 +1,8 @@
 //! What the tests of the ring share: a private memory folder, a writer process, a check of every byte.
 #![allow(dead_code)]
 
+pub mod actors;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
