@@ -1,6 +1,7 @@
 //! What the tests of the ring share: a private memory folder, a writer process, a check of every byte.
 #![allow(dead_code)]
 
+pub mod actors;
 pub mod system;
 
 use std::io::{BufRead, BufReader};
