@@ -147,15 +147,6 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// How much of a promise to test: `full` under `CAMRING_SOAK=full`, divided by `CAMRING_SOAK_PARTS`.
-pub fn amount(short: u64, full: u64) -> u64 {
-    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1u64);
-    match std::env::var("CAMRING_SOAK") {
-        Ok(size) if size == "full" => full.div_ceil(parts.max(1)),
-        _ => short,
-    }
-}
-
 /// Fills a payload with the bytes that [`assert_untorn`] expects of frame `seq`.
 pub fn fill(payload: &mut [u8], seq: u64) {
     let start = (seq * 31 % 251) as usize;
