@@ -244,7 +244,8 @@ impl Feed {
         let now_ns = self.stream.now_ns();
         let late = gst::ClockTime::from_nseconds(now_ns.saturating_sub(due_ns));
         let longest = gst::ClockTime::from_nseconds(now_ns.saturating_sub(self.began_ns));
-        let running = self.source.current_running_time().filter(|time| *time <= longest).unwrap_or(gst::ClockTime::ZERO);
+        let running =
+            self.source.current_running_time().filter(|time| *time <= longest).unwrap_or(gst::ClockTime::ZERO);
         let earliest = self.last_pts.map_or(gst::ClockTime::ZERO, |last| last + gst::ClockTime::NSECOND);
         let pts = running.saturating_sub(late).max(earliest);
         self.last_pts = Some(pts);

@@ -318,7 +318,10 @@ pub fn stamp_of(frame: &Frame, pixels: &[u8]) -> Stamp {
         Ok(stamp) => stamp,
         Err(error) => {
             let kept = keep(frame, pixels);
-            panic!("frame {} of {}x{}: {error}; kept as {kept}: {frame:?}", frame.meta.seq, geometry.width, geometry.height)
+            panic!(
+                "frame {} of {}x{}: {error}; kept as {kept}: {frame:?}",
+                frame.meta.seq, geometry.width, geometry.height
+            )
         }
     }
 }
