@@ -31,3 +31,20 @@ fn a_lease_shows_the_newest_frame_in_place_and_ends_valid() {
     lease.release().unwrap();
     assert_eq!(ring.last_seq().0, 1, "a lease counts as returned");
 }
+
+#[test]
+fn an_ended_lease_frees_its_slot_and_tells_when_it_is_used_again() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(options(&shm, 3, LeasePolicy::Protect)).unwrap();
+    publish(&mut writer, 64, 48, 7);
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let lease = ring.lease().unwrap();
+    let (ended, outcome) = lease.end();
+    outcome.unwrap();
+    drop(ring);
+    assert!(ended.is_valid(), "nobody has used the slot since");
+    for value in 8..12 {
+        publish(&mut writer, 64, 48, value);
+    }
+    assert!(!ended.is_valid(), "the slot was free for the writer");
+}
