@@ -24,6 +24,14 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
+def lease_bytes(path: Path) -> int:
+    """How many bytes of leases are locked on a ring, as the kernel lists them: neighbours are one lock there."""
+    inode = path.stat().st_ino
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    spans = [(int(lock[6]), int(lock[7])) for lock in locks if lock[5].endswith(f":{inode}") and lock[7] != "EOF"]
+    return sum(last - first + 1 for first, last in spans if 1 << 40 <= first < 1 << 41)
+
+
 def byte_of(seq: int, k: int) -> int:
     """Byte k of frame seq, as ring/examples/synthetic.rs paints it."""
     return (seq * 31 + k) % 251
@@ -72,3 +80,8 @@ def read_in_child(ring: camring.Ring, answer: multiprocessing.SimpleQueue[object
     frame = ring.next(timeout=DEADLINE)
     readers = ring.info().readers
     answer.put((bytes(frame) == payload_of(frame.seq, frame.nbytes), os.getpid() in readers, ring.name))
+
+
+def child_sees_revoked(frame: camring.Frame, answer: multiprocessing.SimpleQueue[object]) -> None:
+    """Runs in a forked child: a lease that it has inherited is its parent's."""
+    answer.put(not frame.valid)
