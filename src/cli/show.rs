@@ -33,6 +33,9 @@ use super::output::{Reading, attach_failure, emit, emit_json};
 use crate::exit::Failure;
 use crate::report::{RingReport, Span, liveness_word, milliseconds};
 
+/// Pids of readers that a person is shown; one reader alone can announce itself any number of times.
+const PIDS_SHOWN: usize = 32;
+
 /// Show one ring in detail: state, frames, counters, slots, readers, the daemon.
 ///
 /// Works when no daemon runs.
@@ -128,12 +131,7 @@ fn details(ring: &Ring, args: &Args, global: &Global) -> Details {
         owner_gid: metadata.as_ref().map_or(layout.owner_gid, MetadataExt::gid),
         mode: metadata.map(|metadata| format!("{:04o}", metadata.mode() & 0o7777)),
         created_unix_ns: layout.created_real_ns,
-        lease_policy: match LeasePolicy::from_code(layout.lease_policy) {
-            Some(LeasePolicy::Fresh) => "fresh",
-            Some(LeasePolicy::Protect) => "protect",
-            Some(LeasePolicy::Off) => "off",
-            None => "unknown",
-        },
+        lease_policy: LeasePolicy::from_code(layout.lease_policy).map_or("unknown", LeasePolicy::word),
         slot_states,
         reconnects: status.reconnects.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
         decode_to_publish: times(&status.decode_to_publish),
@@ -314,9 +312,12 @@ fn segment_lines(details: &Details, line: &mut impl FnMut(&str, &str)) {
         }
     }
     line("slots", &format!("{slots}; lease policy {}", details.lease_policy));
-    let pids: Vec<String> = report.reader_pids.iter().map(ToString::to_string).collect();
-    match pids.len() {
+    let pids: Vec<String> = report.reader_pids.iter().take(PIDS_SHOWN).map(ToString::to_string).collect();
+    match report.reader_pids.len() {
         0 => line("readers", "none"),
+        count if count > PIDS_SHOWN => {
+            line("readers", &format!("{count}: pid {} and {} more", pids.join(", "), count - PIDS_SHOWN));
+        }
         count => line("readers", &format!("{count}: pid {}", pids.join(", "))),
     }
 }
