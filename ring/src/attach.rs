@@ -23,6 +23,9 @@ use crate::segment::{Access, MapError, Segment, open_file};
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// Attempts to open a ring without a fork of another thread in between.
 const FORK_TRIES: u32 = 8;
+/// Most bytes of header and slot table that are mapped at once when a reader attaches; the largest table of this layout
+/// version takes 68 KiB.
+const POPULATE_MAX: u64 = 1 << 20;
 /// The service's user, trusted as an owner when the host has it.
 const SERVICE_USER: &str = "camring";
 
@@ -163,7 +166,9 @@ impl Attachment {
             Retired::Removed => return Err(AttachError::Removed(name.to_string())),
         }
         let table_end = segment.layout.slot_header_off(segment.layout.slot_count.min(SLOTS_MAX));
-        segment.map.populate_read(0, table_end.next_multiple_of(4096).min(segment.layout.data_off));
+        // A header may claim a table of terabytes: what is not mapped now is mapped when it is read.
+        let populated = table_end.next_multiple_of(4096).min(segment.layout.data_off).min(POPULATE_MAX);
+        segment.map.populate_read(0, populated);
         if options.presence == Presence::Counted {
             take_presence(&segment);
         }

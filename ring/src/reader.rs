@@ -137,10 +137,7 @@ impl Ring {
     }
 
     fn read_into(&self, buffer: &mut Vec<u8>) -> Result<(Frame, Account), ReadError> {
-        self.read(|segment, slot, len| {
-            copy_into(segment, slot, len, buffer);
-            Ok(())
-        })
+        self.read(|segment, slot, len| self.copy_into(segment, slot, len, buffer))
     }
 
     /// As [`Ring::latest`], into a buffer of exactly the frame's size.
@@ -277,11 +274,9 @@ impl Ring {
         let changed = head::load_notify(&look.attachment.segment.map) != look.notify;
         let handle = self.handle();
         let mut inner = handle.lock();
-        match woken {
-            Woken::Called => inner.slice.woken(),
-            Woken::Otherwise => {}
-            Woken::Timeout if changed => inner.slice.missed(),
-            Woken::Timeout => self.look_around(handle, &mut inner),
+        inner.slice.learn(woken, changed);
+        if woken == Woken::Timeout && !changed {
+            self.look_around(handle, &mut inner);
         }
     }
 
@@ -336,6 +331,21 @@ impl Ring {
             return Err(self.corrupt(format!("frame {} exceeds its slot of {} bytes", place.seq, layout.slot_capacity)));
         }
         Ok(Some(meta))
+    }
+
+    /// Copies the payload of a slot into `buffer`, which is resized to it; worthless until the stamp is checked again.
+    pub(crate) fn copy_into(
+        &self,
+        segment: &Segment,
+        slot: u32,
+        len: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        // What a damaged header claims must not end the process.
+        let too_large = |_| self.corrupt(format!("a frame of {len} bytes, for which there is no memory"));
+        slot::resize(buffer, usize::try_from(len).unwrap_or(usize::MAX)).map_err(too_large)?;
+        slot::copy_payload(&segment.map, segment.layout.payload_off(slot), buffer);
+        Ok(())
     }
 
     /// Counts a frame; `None` when another thread has gone on to the next generation meanwhile: its numbers are not
@@ -443,10 +453,4 @@ impl Ring {
             waited_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
-}
-
-/// Copies the payload of a slot into `buffer`, which is resized to it; worthless until the stamp is checked again.
-pub(crate) fn copy_into(segment: &Segment, slot: u32, len: u64, buffer: &mut Vec<u8>) {
-    slot::resize(buffer, usize::try_from(len).unwrap_or(0));
-    slot::copy_payload(&segment.map, segment.layout.payload_off(slot), buffer);
 }

@@ -1,6 +1,7 @@
 //! What the tests of the ring share: a private memory folder, a writer process, a check of every byte.
 #![allow(dead_code)]
 
+pub mod actors;
 pub mod system;
 
 use std::io::{BufRead, BufReader};
@@ -129,8 +130,8 @@ pub fn amount(short: u64, full: u64) -> u64 {
     if std::env::var("CAMRING_SOAK").as_deref() != Ok("full") {
         return short;
     }
-    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1);
-    full.div_ceil(parts)
+    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1u64);
+    full.div_ceil(parts.max(1))
 }
 
 /// A measured number, for docs/promises.md.
@@ -144,15 +145,6 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
         std::thread::yield_now();
-    }
-}
-
-/// How much of a promise to test: `full` under `CAMRING_SOAK=full`, divided by `CAMRING_SOAK_PARTS`.
-pub fn amount(short: u64, full: u64) -> u64 {
-    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1u64);
-    match std::env::var("CAMRING_SOAK") {
-        Ok(size) if size == "full" => full.div_ceil(parts.max(1)),
-        _ => short,
     }
 }
 
