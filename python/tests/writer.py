@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import camring
 
@@ -85,3 +86,37 @@ def read_in_child(ring: camring.Ring, answer: multiprocessing.SimpleQueue[object
 def child_sees_revoked(frame: camring.Frame, answer: multiprocessing.SimpleQueue[object]) -> None:
     """Runs in a forked child: a lease that it has inherited is its parent's."""
     answer.put(not frame.valid)
+
+
+class Loader:
+    """Gives what worker processes have read, as a data loader does: the ring itself goes to every worker."""
+
+    def __init__(self, ring: camring.Ring, workers: int, frames: int, method: str) -> None:
+        self.ring, self.workers, self.frames = ring, workers, frames
+        self.context: Any = multiprocessing.get_context(method)
+
+    def __iter__(self) -> Iterator[tuple[int, int, bool]]:
+        results = self.context.Queue()
+        work = (self.ring, self.frames, results)
+        processes = [self.context.Process(target=load_frames, args=work) for _ in range(self.workers)]
+        for process in processes:
+            process.start()
+        for _ in range(self.workers * self.frames):
+            yield results.get(timeout=DEADLINE)
+        for process in processes:
+            process.join(DEADLINE)
+            assert process.exitcode == 0
+
+
+def load_frames(ring: camring.Ring, frames: int, results: Any) -> None:
+    """A loader's worker: copies and leases by turns; pid, number, and whether the frame was whole."""
+    for turn in range(frames):
+        frame = ring.next(timeout=DEADLINE) if turn % 2 else ring.lease_next(timeout=DEADLINE)
+        with frame:
+            whole = bytes(frame) == payload_of(frame.seq, frame.nbytes)
+        results.put((os.getpid(), frame.seq, whole))
+
+
+def first_number(ring: camring.Ring) -> int:
+    """Runs in a process of a pool."""
+    return ring.latest().seq
