@@ -246,7 +246,7 @@ fn what_is_read_from_a_ring_at_full_speed_is_whole_whichever_way_it_is_asked_for
         }
     }
     assert!(reads > 100, "only {reads} reads were not overtaken");
-    println!("soak: {reads} reads of old frames, none torn");
+    common::measured(format!("{reads} reads of old frames, none torn"));
     writer.kill();
 }
 

@@ -258,7 +258,7 @@ fn under_fresh_a_view_that_ends_valid_was_constant_and_every_other_one_says_revo
             }
         }
     }
-    println!("soak: {valid} leases constant throughout, {revoked} reported as revoked");
+    common::measured(format!("{valid} leases constant throughout, {revoked} reported as revoked"));
     writer.kill();
 }
 
@@ -443,6 +443,22 @@ fn where_the_kernel_refuses_locks_leases_say_so_and_copies_go_on() {
         "ring \"cam\" cannot be leased: the kernel refuses the lock (No locks available (os error 37)); read copies instead"
     );
     assert_eq!(seq, 1);
+}
+
+#[test]
+fn a_writer_that_cannot_ask_takes_no_slot_under_protect_and_goes_on_under_fresh() {
+    for policy in [LeasePolicy::Protect, LeasePolicy::Fresh] {
+        let shm = Shm::new();
+        let mut writer = start(&shm, 3, policy);
+        publish(&mut writer, 64, 48, 1);
+        let lease = attach(&shm).lease().unwrap();
+        let confined = std::thread::spawn(move || {
+            refuse_call(libc::SYS_fcntl, Some(libc::F_OFD_SETLK), libc::ENOLCK);
+            writer.claim(LEN as u64).is_ok()
+        });
+        assert_eq!(confined.join().unwrap(), policy == LeasePolicy::Fresh);
+        assert_eq!(lease.protected().is_some(), policy == LeasePolicy::Protect);
+    }
 }
 
 #[test]
