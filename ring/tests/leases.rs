@@ -486,3 +486,19 @@ fn a_writer_that_does_not_honour_leases_now_is_seen_by_those_who_hold_one() {
     assert!(!lease.is_guarded());
     assert!(lease.is_valid(), "it is constant all the same, so far");
 }
+
+#[test]
+fn an_ended_lease_frees_its_slot_and_tells_when_it_is_used_again() {
+    let shm = Shm::new();
+    let mut writer = start(&shm, 3, LeasePolicy::Protect);
+    publish(&mut writer, 64, 48, 7);
+    let ring = attach(&shm);
+    let (ended, outcome) = ring.lease().unwrap().end();
+    outcome.unwrap();
+    drop(ring);
+    assert!(ended.is_valid(), "nobody has used the slot since");
+    for value in 8..12 {
+        publish(&mut writer, 64, 48, value);
+    }
+    assert!(!ended.is_valid(), "the slot was free for the writer");
+}
