@@ -85,6 +85,13 @@ fn a_lease_shows_the_newest_frame_in_place_and_ends_valid() {
 }
 
 #[test]
+fn handles_and_leases_go_from_thread_to_thread() {
+    fn is_free<T: Send + Sync + 'static>() {}
+    is_free::<Lease>();
+    is_free::<Ring>();
+}
+
+#[test]
 fn a_lease_waits_for_the_next_frame_and_counts_what_it_skipped() {
     let shm = Shm::new();
     let mut writer = start(&shm, 4, LeasePolicy::Fresh);
