@@ -129,7 +129,7 @@ enum Refused {
 impl Refused {
     fn counter(&self) -> Counter {
         match self {
-            Self::Claim(ClaimError::NoSlot) => Counter::DroppedNoSlot,
+            Self::Claim(ClaimError::NoSlot | ClaimError::Leased) => Counter::DroppedNoSlot,
             Self::Claim(_) | Self::Publish(_) => Counter::DroppedOverload,
             Self::Shapeless | Self::Convert(_) => Counter::DroppedCorrupt,
         }
@@ -138,7 +138,8 @@ impl Refused {
     /// The word for readers; `None` for what passes by itself.
     fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Claim(ClaimError::NoSlot | ClaimError::Waiting) | Self::Publish(PublishError::Outdated) => None,
+            Self::Claim(ClaimError::NoSlot | ClaimError::Leased | ClaimError::Waiting)
+            | Self::Publish(PublishError::Outdated) => None,
             Self::Claim(ClaimError::TooLarge { .. }) => Some(Reason::FrameTooLarge),
             Self::Claim(_) => Some(Reason::NoRoom),
             Self::Publish(_) => Some(Reason::NameTaken),

@@ -487,14 +487,13 @@ fn a_key_in_the_wrong_table_is_sent_home() {
 #[test]
 fn only_the_default_of_a_later_feature_is_accepted() {
     let fine = "deinterlace = \"off\"\nidle = \"full\"\nmax_fps = 0\nfrozen_after = \"0s\"\n\
-                ring.lease_policy = \"fresh\"\nformat = \"bgr\"\ntransport = \"auto\"\naccess_units = \"parse\"\n";
+                format = \"bgr\"\ntransport = \"auto\"\naccess_units = \"parse\"\n";
     one(&format!("[camera.a]\ntest = {{}}\n{fine}[serve]\nlisten = \"127.0.0.1:9178\"\npreview = true\n"));
     for later in [
         "deinterlace = \"yadif\"",
         "idle = \"keyframes\"",
         "max_fps = 5",
         "frozen_after = \"9s\"",
-        "ring.lease_policy = \"off\"",
         "format = \"rgb\"",
         "transport = \"multicast\"",
         "transport = \"http\"",
@@ -505,6 +504,21 @@ fn only_the_default_of_a_later_feature_is_accepted() {
 }
 
 // --- what a good file means ---
+
+#[test]
+fn every_lease_policy_is_accepted_and_nothing_else() {
+    use camring::config::LeasePolicy;
+    assert_eq!(one("[camera.a]\ntest = {}\n").ring.lease_policy, LeasePolicy::Fresh);
+    for (word, policy) in [("fresh", LeasePolicy::Fresh), ("protect", LeasePolicy::Protect), ("off", LeasePolicy::Off)]
+    {
+        let camera = one(&format!("[camera.a]\ntest = {{}}\nring.lease_policy = \"{word}\"\n"));
+        assert_eq!(camera.ring.lease_policy, policy, "{word}");
+        let options = camring::assemble::writer_options(&camera, &camring_ring::ShmDir::default()).unwrap();
+        assert_eq!(format!("{:?}", options.lease_policy).to_lowercase(), word, "what the ring is made with");
+    }
+    let errors = parse("[camera.a]\ntest = {}\nring.lease_policy = \"strict\"\n").unwrap_err();
+    assert!(errors.contains("fresh, protect, off"), "{errors}");
+}
 
 #[test]
 fn a_camera_wins_over_defaults_and_those_over_what_is_built_in() {

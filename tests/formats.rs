@@ -297,7 +297,9 @@ fn follow_a_change(old: Size, new: Size, between: impl FnOnce(&Shm, &Ring)) -> C
     );
     assert!(!before.flags.contains(FrameFlags::GEOMETRY_CHANGED));
     let stats = ring.stats();
-    assert_eq!((stats.resets, ring.status().state), (0, State::Live), "{stats:?}");
+    assert_eq!(stats.resets, 0, "{stats:?}");
+    // The simulated camera may have paused: on a busy machine its encoder takes seconds to begin anew.
+    until("the camera is live", || ring.status().state == State::Live);
     assert_eq!(shm.files(), ["camring.cam", "camring.d/.lock-cam", "camring.d/cam"]);
     change
 }

@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! synthetic RING [--shm-dir DIR] [--size WxH[,WxH]...] [--per-size N] [--fps N] [--frames N] [--slots N] [--crc]
+//!           [--policy fresh|protect|off] [--abandon N] [--remove]
 //! ```
 //!
 //! Byte `k` of frame `seq` is `(seq * 31 + k) mod 251`, so any mixture of two frames shows. Several sizes take
 //! turns every `--per-size` frames. `--fps 0` publishes as fast as it can; `--frames 0` makes only the empty ring.
-//! `--crc` fills the payload checksum in. Prints `ready` when the ring is there; ends after `--frames` when given
-//! (the ring then says `stopped`), else when standard input closes.
+//! `--crc` fills the payload checksum in. `--abandon N` gives every N-th slot back unpublished before it claims
+//! again. A frame that policy `protect` refuses is counted and its turn is over. Prints `ready` when the ring is there;
+//! ends after `--frames` when given (the ring then says `stopped`), else when standard input closes; `--remove` removes
+//! the ring then.
 
 use std::io::{Read, Write};
 use std::process::ExitCode;
@@ -18,7 +21,8 @@ use std::time::{Duration, Instant};
 use camring_ring::clock::{mono_ns, real_ns};
 use camring_ring::layout::crc32c;
 use camring_ring::{
-    FrameFlags, FrameMeta, Geometry, Housekeeping, PixelFormat, Reason, RingName, ShmDir, State, Writer, WriterOptions,
+    ClaimError, Counter, FrameFlags, FrameMeta, Geometry, Housekeeping, LeasePolicy, PixelFormat, Reason, RingName,
+    ShmDir, State, Writer, WriterOptions,
 };
 
 struct Plan {
@@ -28,6 +32,8 @@ struct Plan {
     fps: u32,
     frames: Option<u64>,
     crc: bool,
+    abandon: Option<u64>,
+    remove: bool,
 }
 
 fn parse() -> Result<Plan, String> {
@@ -40,25 +46,40 @@ fn parse() -> Result<Plan, String> {
         fps: 25,
         frames: None,
         crc: false,
+        abandon: None,
+        remove: false,
     };
     while let Some(option) = words.next() {
-        if option == "--crc" {
-            plan.crc = true;
-            continue;
-        }
-        let value = words.next().ok_or_else(|| format!("{option} needs a value"))?;
-        let number = || value.parse::<u64>().map_err(|_| format!("{option} {value}: expected a number"));
         match option.as_str() {
-            "--shm-dir" => plan.options.shm = ShmDir::new(&value),
-            "--size" => plan.sizes = value.split(',').map(size).collect::<Result<_, _>>()?,
-            "--per-size" => plan.per_size = number()?.max(1),
-            "--fps" => plan.fps = number()? as u32,
-            "--frames" => plan.frames = Some(number()?),
-            "--slots" => plan.options.slots = number()? as u32,
-            other => return Err(format!("unknown option {other}")),
+            "--crc" => plan.crc = true,
+            "--remove" => plan.remove = true,
+            _ => with_value(&mut plan, &option, &words.next().ok_or_else(|| format!("{option} needs a value"))?)?,
         }
     }
     Ok(plan)
+}
+
+fn with_value(plan: &mut Plan, option: &str, value: &str) -> Result<(), String> {
+    let number = || value.parse::<u64>().map_err(|_| format!("{option} {value}: expected a number"));
+    match option {
+        "--shm-dir" => plan.options.shm = ShmDir::new(value),
+        "--size" => plan.sizes = value.split(',').map(size).collect::<Result<_, _>>()?,
+        "--per-size" => plan.per_size = number()?.max(1),
+        "--fps" => plan.fps = number()? as u32,
+        "--frames" => plan.frames = Some(number()?),
+        "--slots" => plan.options.slots = number()? as u32,
+        "--abandon" => plan.abandon = Some(number()?.max(1)),
+        "--policy" => {
+            plan.options.lease_policy = match value {
+                "fresh" => LeasePolicy::Fresh,
+                "protect" => LeasePolicy::Protect,
+                "off" => LeasePolicy::Off,
+                other => return Err(format!("--policy {other}: expected fresh, protect or off")),
+            };
+        }
+        other => return Err(format!("unknown option {other}")),
+    }
+    Ok(())
 }
 
 fn size(text: &str) -> Result<(u32, u32), String> {
@@ -84,8 +105,15 @@ fn fill(payload: &mut [u8], seq: u64, pattern: &[u8]) {
 fn publish(writer: &mut Writer, geometry: Geometry, plan: &Plan, pattern: &[u8]) -> Result<(), String> {
     let arrival = (mono_ns(), real_ns());
     let next = writer.status().newest().0 + 1;
+    if plan.abandon.is_some_and(|every| next.is_multiple_of(every)) {
+        drop(writer.claim(geometry.len));
+    }
     let mut slot = match writer.claim(geometry.len) {
         Ok(slot) => slot,
+        Err(ClaimError::Leased) => {
+            writer.count_drop(Counter::DroppedNoSlot);
+            return Ok(());
+        }
         Err(error) => return Err(error.to_string()),
     };
     fill(slot.as_mut(), next, pattern);
@@ -103,7 +131,7 @@ fn run() -> Result<(), String> {
     let plan = parse()?;
     let (mut writer, _) = Writer::start(plan.options.clone()).map_err(|e| e.to_string())?;
     let status = writer.status();
-    let _house = Housekeeping::spawn(status.clone(), |event| eprintln!("{event:?}")).map_err(|e| e.to_string())?;
+    let house = Housekeeping::spawn(status.clone(), |event| eprintln!("{event:?}")).map_err(|e| e.to_string())?;
     status.set_state(State::Connecting, Reason::None, 1, None);
     println!("ready");
     std::io::stdout().flush().map_err(|e| e.to_string())?;
@@ -134,6 +162,11 @@ fn run() -> Result<(), String> {
         std::thread::sleep(Duration::from_millis(20));
     }
     status.stopped(Reason::Operator);
+    if plan.remove {
+        let (shm, ring) = (plan.options.shm, plan.options.ring);
+        drop((house, writer, status));
+        camring_ring::remove(&shm, &ring).map_err(|e| e.to_string())?;
+    }
     Ok(())
 }
 

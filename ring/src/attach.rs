@@ -239,12 +239,24 @@ fn take_presence(segment: &Segment) {
 /// The pids (in their own namespaces) of the readers counted on a segment, as the kernel's lock table shows them.
 pub(crate) fn present_readers(segment: &Segment) -> Vec<u32> {
     let Ok(table) = std::fs::read_to_string("/proc/locks") else { return Vec::new() };
-    let (dev, ino) = segment.identity;
-    let file = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let file = in_lock_table(segment);
     let base = segment.layout.presence_lock_base;
     let mut pids: Vec<u32> = table.lines().filter_map(|line| presence_pid(line, &file, base)).collect();
     pids.sort_unstable();
     pids
+}
+
+/// How many locks of any kind the kernel's lock table shows for a segment; `None` where it cannot be read.
+pub(crate) fn count_locks(segment: &Segment) -> Option<usize> {
+    let table = std::fs::read_to_string("/proc/locks").ok()?;
+    let file = in_lock_table(segment);
+    Some(table.lines().filter(|line| line.split_ascii_whitespace().any(|field| field == file)).count())
+}
+
+/// How the kernel's lock table names a segment's file.
+fn in_lock_table(segment: &Segment) -> String {
+    let (dev, ino) = segment.identity;
+    format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev))
 }
 
 /// `1: OFDLCK  ADVISORY  READ -1 00:19:5 17592186044416 17592186044416`

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::anchor::{self, WriterLock};
 use crate::attach::stated_pid;
+use crate::crash::{self, CrashPoint};
 use crate::error::CreateError;
 use crate::frame::Generation;
 use crate::head::Retired;
@@ -46,6 +47,7 @@ pub fn rings(shm: &ShmDir) -> std::io::Result<Vec<RingName>> {
 ///
 /// [`RemoveError::InUse`] with the pid when a daemon writes it.
 pub fn remove(shm: &ShmDir, ring: &RingName) -> Result<(), RemoveError> {
+    crash::arm().map_err(RemoveError::Refused)?;
     for anchors in [shm.system_anchors(), shm.user_anchors()] {
         let anchor = anchors.join(ring.as_str());
         match identity_of(&anchor) {
@@ -82,8 +84,11 @@ fn remove_anchor(shm: &ShmDir, anchors: PathBuf, ring: &RingName, anchor: &Path)
         Err(MapError::Layout(_)) => {}
         Err(MapError::Io(error)) => return Err(RemoveError::io(format!("map {}", anchor.display()), error)),
     }
+    crash::at(CrashPoint::RemoveRetired);
     unlink_if(&paths.public, identity)?;
+    crash::at(CrashPoint::RemovePublic);
     unlink_if(anchor, identity)?;
+    crash::at(CrashPoint::RemoveAnchor);
     paths.sweep();
     // The lock file goes last, while the lock is held: whoever opened it before finds another file there and tries again.
     let lock_file = identity_of(&paths.lock).ok().flatten();

@@ -8,6 +8,7 @@ use rustix::fs::{Gid, Mode, Uid};
 use rustix::io::Errno;
 use rustix::process::getegid;
 
+use crate::crash::{self, CrashPoint};
 use crate::error::CreateError;
 use crate::fork::Descriptor;
 use crate::frame::{Generation, Reason, State};
@@ -47,7 +48,10 @@ pub(crate) fn create(
         return Err(no_room(options, layout.file_bytes, error));
     }
     prepare(options, &map)?;
-    format_segment(fd, map, layout).map_err(|e| CreateError::io("write the header of a new ring", e))
+    crash::at(CrashPoint::CreateAllocated);
+    let segment = format_segment(fd, map, layout).map_err(|e| CreateError::io("write the header of a new ring", e))?;
+    crash::at(CrashPoint::CreateFormatted);
+    Ok(segment)
 }
 
 /// Makes huge pages of the payload while it is still empty.

@@ -80,6 +80,11 @@ pub enum CreateError {
         /// Bytes of a slot asked for.
         slot_bytes: u64,
     },
+    /// `CAMRING_CRASH_AT` names no point.
+    CrashPoint {
+        /// What it says.
+        found: String,
+    },
     /// The system refused something.
     Io {
         /// What was tried, with the path.
@@ -138,6 +143,15 @@ impl fmt::Display for CreateError {
                 f,
                 "{slots} slots of {slot_bytes} bytes make no ring; expected 3 to 256 slots and less than 1 TiB in all"
             ),
+            Self::CrashPoint { found } => {
+                let words: Vec<&str> = crate::CrashPoint::ALL.iter().map(|point| point.word()).collect();
+                write!(
+                    f,
+                    "CAMRING_CRASH_AT=\"{found}\" names no crash point; expected WORD or WORD:N (N from 1) with one of {}; \
+                     unset it unless this is a test",
+                    words.join(", ")
+                )
+            }
             Self::Io { action, source } => write!(f, "cannot {action}: {source}"),
         }
     }
@@ -162,8 +176,10 @@ impl From<NameError> for CreateError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ClaimError {
-    /// Every slot is being written, or leased under a policy that respects leases; counted.
+    /// Every slot but the newest frame's is being written.
     NoSlot,
+    /// Every slot that is not being written is leased, and the policy `protect` keeps leases.
+    Leased,
     /// The frame needs a larger ring, which cannot be made now; tried again after a pause.
     NoLargerRing(CreateError),
     /// The frame needs a larger ring, and the last try was too short ago.
@@ -182,7 +198,17 @@ pub enum ClaimError {
 impl fmt::Display for ClaimError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSlot => write!(f, "no slot is free: all are being written or leased; set more slots"),
+            Self::NoSlot => {
+                write!(
+                    f,
+                    "no slot is free: all but the newest frame's are being written; publish or drop one, or set more slots"
+                )
+            }
+            Self::Leased => write!(
+                f,
+                "no slot is free: readers lease all of them and the lease policy is protect; release leases sooner, set \
+                 more slots or the policy fresh"
+            ),
             Self::NoLargerRing(error) => error.fmt(f),
             Self::Waiting => {
                 write!(f, "the ring is too small for this frame; the next try to make a larger one is due soon")

@@ -97,11 +97,13 @@ pub(crate) enum Retired {
 }
 
 pub(crate) fn load_retired(region: &impl Region) -> Retired {
-    match region.u32_at(at::RETIRED).load(Ordering::Relaxed) {
-        0 => Retired::No,
-        2 => Retired::Removed,
-        _ => Retired::Superseded,
+    let code = region.u32_at(at::RETIRED).load(Ordering::Relaxed);
+    if code == 0 {
+        return Retired::No;
     }
+    // Pairs with the Release store in `store_retired`; a generation that goes on pays nothing for it.
+    fence(Ordering::Acquire);
+    if code == 2 { Retired::Removed } else { Retired::Superseded }
 }
 
 /// Final: a retired inode is never written again.
@@ -111,7 +113,7 @@ pub(crate) fn store_retired(region: &impl Region, retired: Retired) {
         Retired::Superseded => 1,
         Retired::Removed => 2,
     };
-    // The successor's identity is stored before; a reader that sees the flag looks the name up again.
+    // Pairs with the Acquire fence in `load_retired`: whoever sees the flag sees the successor and the last frame.
     region.u32_at(at::RETIRED).store(code, Ordering::Release);
 }
 

@@ -4,17 +4,21 @@ use std::time::{Duration, Instant};
 
 use crate::error::ReadError;
 use crate::frame::{FrameMeta, Sequence};
-use crate::head::Head;
+use crate::head::{self, Head};
 use crate::meta;
 use crate::reader::{ATTEMPTS, Frame, Ring, Waited, copy_into};
 use crate::segment::Segment;
 use crate::slot;
 
 /// Numbers and places of the frames that a segment holds now, in the order of the slots.
+///
+/// A slot with a number above the head's is not published yet: its writer is between two stores, or died there. Whoever
+/// returned it would go back by one with the next read of the newest frame.
 pub(crate) fn held_places(segment: &Segment) -> impl Iterator<Item = Head> {
+    let newest = head::load_head(&segment.map).map_or(0, |head| head.seq);
     let stamps =
         (0..segment.layout.slot_count).map(|slot| (slot, slot::load_stamp(&segment.map, &segment.layout, slot)));
-    let published = stamps.filter(|(_, stamp)| stamp & 1 == 0 && *stamp != 0);
+    let published = stamps.filter(move |(_, stamp)| stamp & 1 == 0 && *stamp != 0 && stamp >> 1 <= newest);
     published.map(|(slot, stamp)| Head { seq: stamp >> 1, slot })
 }
 
@@ -45,21 +49,23 @@ impl Ring {
     /// [`ReadError::Overrun`] with the oldest frame still held when it was overwritten; [`ReadError::NotYet`] with the
     /// newest when it was not published so far; [`ReadError::NoFrame`] when nothing was. Else as [`Ring::latest`].
     pub fn at(&self, seq: Sequence, buffer: &mut Vec<u8>) -> Result<Frame, ReadError> {
-        // Also what a replaced generation still holds: only after it the next one.
-        for attachment in [self.attached(), self.current()] {
-            let segment = &attachment.segment;
-            if let Some(place) = held_places(segment).find(|place| place.seq == seq.0)
-                && let Some(frame) = self.copy(segment, place, 0, buffer)?
-            {
-                return Ok(frame);
-            }
+        // First what a replaced generation still holds: only after it the next one.
+        if let Some(frame) = self.find(&self.attached().segment, seq, buffer)? {
+            return Ok(frame);
         }
         let attachment = self.current();
-        let newest = self.newest(&attachment.segment)?.seq;
+        let segment = &attachment.segment;
+        // Before the search: a frame that is published meanwhile is found by it, and never called overwritten.
+        let newest = self.newest(segment)?.seq;
         if seq.0 > newest {
             return Err(ReadError::NotYet { ring: self.name().to_owned(), seq, newest: Sequence(newest) });
         }
-        Err(self.overrun(&attachment.segment))
+        self.find(segment, seq, buffer)?.ok_or_else(|| self.overrun(segment))
+    }
+
+    fn find(&self, segment: &Segment, seq: Sequence, buffer: &mut Vec<u8>) -> Result<Option<Frame>, ReadError> {
+        let place = held_places(segment).find(|place| place.seq == seq.0);
+        place.map_or(Ok(None), |place| self.copy(segment, place, 0, buffer))
     }
 
     /// Copies the oldest frame still held that is newer than `seq`; waits for one if there is none.

@@ -326,6 +326,16 @@ pub enum LeasePolicy {
 }
 
 impl LeasePolicy {
+    /// Its name in every listing and in the configuration.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Protect => "protect",
+            Self::Off => "off",
+        }
+    }
+
     /// The policy behind a number of the layout.
     #[must_use]
     pub const fn from_code(code: u32) -> Option<Self> {
@@ -580,6 +590,18 @@ impl Layout {
 
 /// Bytes of the range that presence locks may lie in: 22 bits of pid, 20 random bits.
 pub const PRESENCE_LOCK_SPAN: u64 = 1 << 42;
+
+/// The number after which the frames of a segment go on that this build cannot read: one of the same major version with
+/// features it does not know. `head` is the word behind the configuration.
+///
+/// `None` unless the checksum vouches for the configuration; in another major version the words may lie elsewhere.
+pub(crate) fn newest_of_unknown(config: &[u8; CONFIG_BYTES], head: u64) -> Option<u64> {
+    let same_major = array_at(config, at::MAGIC) == MAGIC
+        && u32_at(config, at::ENDIAN_TAG) == ENDIAN_TAG
+        && u16_at(config, at::ABI_MAJOR) == ABI_MAJOR;
+    let vouched = crc32c(&config[..at::HEADER_CRC32C as usize]) == u32_at(config, at::HEADER_CRC32C);
+    (same_major && vouched).then(|| u64_at(config, at::BASE_SEQ).max(head >> 16))
+}
 
 fn check_version(bytes: &[u8; CONFIG_BYTES]) -> Result<(), LayoutError> {
     let magic: [u8; 8] = array_at(bytes, at::MAGIC);

@@ -269,8 +269,10 @@ impl Ring {
 
     fn hold(&self, attachment: &Arc<Attachment>, slot: u32) -> Result<Option<Hold>, ReadError> {
         let refuse = |why: String| Err(ReadError::LeaseUnavailable { ring: self.name().to_owned(), why });
-        if attachment.segment.layout.lease_policy == LeasePolicy::Off as u32 {
-            return refuse("its lease policy is off".to_owned());
+        match LeasePolicy::from_code(attachment.segment.layout.lease_policy) {
+            Some(LeasePolicy::Fresh | LeasePolicy::Protect) => {}
+            Some(LeasePolicy::Off) => return refuse("its lease policy is off".to_owned()),
+            None => return refuse("this build does not know its lease policy".to_owned()),
         }
         if !attachment.origin.is_here() {
             return refuse("this process was forked, and the ring could not be opened again so far".to_owned());

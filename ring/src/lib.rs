@@ -42,13 +42,16 @@ mod anchor;
 mod any;
 mod attach;
 mod catalog;
+mod claim;
 pub mod clock;
+mod crash;
 mod crc;
 mod create;
 mod error;
 mod follow;
 mod fork;
 pub mod frame;
+mod guard;
 mod head;
 mod history;
 mod housekeeping;
@@ -69,11 +72,13 @@ mod start;
 mod status;
 mod sync;
 mod wait;
+mod watch;
 mod writer;
 
 pub use any::wait_any;
 pub use attach::{AttachOptions, OwnerPolicy, Presence};
 pub use catalog::{RemoveError, remove, rings};
+pub use crash::CrashPoint;
 pub use error::{AttachError, ClaimError, CreateError, PublishError, ReadError, mebibytes};
 pub use frame::{
     Color, Fit, FrameFlags, FrameMeta, Generation, Geometry, PixelFormat, Reason, Sequence, State, TimeSource,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use crate::fork::Origin;
 use crate::segment::Segment;
 use crate::slot;
 use crate::sync::{AtomicU64, Ordering};
@@ -10,6 +11,8 @@ use crate::sync::{AtomicU64, Ordering};
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) segment: Segment,
+    /// Who writes it; a forked child has the same mapping and must leave it alone.
+    pub(crate) origin: Origin,
     /// 0 empty, odd being written, even published; never read back from the segment.
     stamps: Box<[AtomicU64]>,
     /// Another generation has taken over: nothing is written here any more.
@@ -20,7 +23,7 @@ impl Live {
     pub(crate) fn new(segment: Segment) -> Self {
         let (map, layout) = (&segment.map, &segment.layout);
         let stamps = (0..layout.slot_count).map(|i| AtomicU64::new(slot::load_stamp(map, layout, i))).collect();
-        Self { segment, stamps, retired: AtomicBool::new(false) }
+        Self { segment, origin: Origin::here(), stamps, retired: AtomicBool::new(false) }
     }
 
     pub(crate) fn stamp(&self, index: u32) -> u64 {

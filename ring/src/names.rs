@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::anchor::WriterLock;
+use crate::crash::{self, CrashPoint};
 use crate::error::CreateError;
 use crate::frame::Generation;
 use crate::head::{self, Retired};
@@ -79,9 +80,13 @@ impl Names {
         if !ours {
             self.take_over(&paths.public)?;
         }
-        self.first_name(&paths.anchor, paths)?;
+        self.put(&paths.anchor, paths)?;
+        crash::at(CrashPoint::AnchorNamed);
         match self.put(&paths.public, paths) {
-            Ok(()) => Ok(Settled::default()),
+            Ok(()) => {
+                crash::at(CrashPoint::PublicNamed);
+                Ok(Settled::default())
+            }
             Err(CreateError::Io { source, .. }) if source.raw_os_error() == Some(Errno::XDEV.raw_os_error()) => {
                 Ok(Settled { no_public_name: true, ..Settled::default() })
             }
@@ -107,18 +112,12 @@ impl Names {
         }
     }
 
-    fn first_name(&self, name: &Path, paths: &RingPaths) -> Result<(), CreateError> {
-        let temp = paths.temp();
-        link_unnamed(self.live.segment.fd.as_fd(), &temp)
-            .map_err(|e| CreateError::io(format!("link the new ring as {}", temp.display()), e))?;
-        replace(&temp, name)
-    }
-
     /// Links the generation under a temporary name and renames that over `name`.
     fn put(&self, name: &Path, paths: &RingPaths) -> Result<(), CreateError> {
         let temp = paths.temp();
         link_unnamed(self.live.segment.fd.as_fd(), &temp)
             .map_err(|e| CreateError::io(format!("link the ring as {}", temp.display()), e))?;
+        crash::at(CrashPoint::NameLinked);
         replace(&temp, name)
     }
 
@@ -171,11 +170,14 @@ pub(crate) fn retire(old: &Segment, successor: Generation, how: Retired) {
     let word = |half: &[u8]| u64::from_le_bytes(half.try_into().expect("half of sixteen bytes"));
     head::store_u64(&old.map, at::SUCCESSOR_UUID, word(low));
     head::store_u64(&old.map, at::SUCCESSOR_UUID + 8, word(high));
+    crash::at(CrashPoint::RetireSuccessor);
     if head::load_retired(&old.map) == Retired::No {
         head::store_retired(&old.map, how);
     }
+    crash::at(CrashPoint::RetireFlagged);
     head::bump_notify(&old.map);
     wake_all(&old.map);
+    crash::at(CrashPoint::RetireWoken);
 }
 
 /// Renames `temp` over `name`. Renaming one of two links of an inode over the other does nothing and reports

@@ -13,8 +13,9 @@ use crate::sync::{AtomicU64, Ordering, Region, fence};
 /// Orders every earlier store, non-temporal ones included, before every later one.
 ///
 /// `fence(SeqCst)` alone orders ordinary accesses; a `memcpy` inside a decoder or converter may use non-temporal
-/// stores on x86-64, and only `sfence` orders those.
+/// stores on x86-64, and only `sfence` orders those. A panic or a proof names the caller, whose fence it is.
 #[inline]
+#[track_caller]
 fn full_fence() {
     fence(Ordering::SeqCst);
     #[cfg(target_arch = "x86_64")]

@@ -1,6 +1,6 @@
 //! How a daemon gets its ring: adopt the one that is there, or make a new one.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,16 +10,17 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::anchor::{self, WriterLock};
+use crate::crash::{self, CrashPoint};
 use crate::create::{carry_over, create, enter, give_to_readers, no_room, prepare};
 use crate::error::CreateError;
 use crate::head::{self, Head, Retired};
-use crate::layout::{ABI_MINOR, Layout, at};
+use crate::layout::{ABI_MINOR, CONFIG_BYTES, Layout, LeasePolicy, at, newest_of_unknown};
 use crate::live::Live;
 use crate::lock::{LockKind, conflicting, try_lock};
-use crate::name::RingPaths;
+use crate::name::{RingPaths, SegmentName};
 use crate::names::{Names, retire};
 use crate::options::{Capacity, WriterOptions};
-use crate::segment::{Access, MapError, Segment, allocate, open_file};
+use crate::segment::{Access, MapError, Segment, allocate, identity_of, open_file};
 use crate::slot;
 use crate::status::{Counter, Shared, StatusHandle};
 use crate::writer::Writer;
@@ -65,10 +66,12 @@ impl Writer {
     ///
     /// [`CreateError`]; nothing half-made is left behind.
     pub fn start(options: WriterOptions) -> Result<(Self, Started), CreateError> {
+        crash::arm()?;
         let anchors = anchor::folder(&options.shm)?;
         let paths = RingPaths::new(&options.shm, anchors, &options.ring, &options.segment);
         let deadline = Instant::now().checked_add(options.lock_wait);
         let lock = WriterLock::take(&paths, options.ring.as_str(), options.lock_wait)?;
+        crash::at(CrashPoint::LockTaken);
         paths.sweep();
         let mut started = Started::default();
         let taken = take(&options, &paths, find_unwritten(&options, &paths, deadline)?, &mut started)?;
@@ -87,9 +90,20 @@ impl Writer {
         }
         if let Some(old) = &taken.old {
             retire(old, names.live.segment.layout.ring_uuid, Retired::Superseded);
+            unlink_former_public(&options, old);
         }
         let restarted = started.adopted || taken.old.is_some();
         Ok((Self::new(options, Arc::new(Shared::new(names)), restarted, taken.source_seq), started))
+    }
+}
+
+/// Removes the public name of a generation that had another one than its successor; it would hold the memory for ever.
+fn unlink_former_public(options: &WriterOptions, old: &Segment) {
+    let Ok(name) = SegmentName::new(old.layout.segment_name.clone()) else { return };
+    let former = options.shm.public(&name);
+    if name != options.segment && identity_of(&former) == Ok(Some(old.identity)) {
+        // It is retired: a refusal costs memory until the operator removes it, and no reader is misled.
+        let _ = rustix::fs::unlink(&former);
     }
 }
 
@@ -142,12 +156,15 @@ fn find_unwritten(options: &WriterOptions, paths: &RingPaths, deadline: Option<I
 }
 
 impl StatusHandle {
-    /// Looks whether both names still lead to the ring and puts back what is missing.
+    /// Looks whether both names still lead to the ring and puts back what is missing; not in a forked child.
     ///
     /// # Errors
     ///
     /// [`CreateError::NameTaken`] when something else has taken the public name.
     pub fn settle_names(&self) -> Result<crate::names::Settled, CreateError> {
+        if !self.shared.origin.is_here() {
+            return Ok(crate::names::Settled::default());
+        }
         let names = self.shared.names();
         let settled = names.settle()?;
         // Under the guard: the publisher clears it when it has made another generation.
@@ -189,11 +206,12 @@ fn judge(options: &WriterOptions, path: &Path, fd: OwnedFd, stat: &Stat) -> Resu
         return Err(foreign(options, path, stat.st_uid));
     }
     let identity = (stat.st_dev, stat.st_ino);
+    let unknown_seq = newest_seq_of_unknown(fd.as_fd());
     let segment = match Segment::map(fd, stat.st_size.cast_unsigned(), identity, Access::ReadWrite) {
         Ok(segment) => segment,
         Err(MapError::Layout(error)) => {
             let why = format!("the ring that was there {error}");
-            return Ok(Found::Unfit { why, old: None, identity, base_seq: 0, source_seq: 0 });
+            return Ok(Found::Unfit { why, old: None, identity, base_seq: unknown_seq, source_seq: 0 });
         }
         Err(MapError::Io(error)) => return Err(CreateError::io(format!("map {}", path.display()), error)),
     };
@@ -248,7 +266,9 @@ fn unfit(options: &WriterOptions, segment: &Segment) -> Option<String> {
         return differs("the number of slots", &layout.slot_count, &options.slots);
     }
     if layout.lease_policy != options.lease_policy as u32 {
-        return differs("the lease policy", &layout.lease_policy, &(options.lease_policy as u32));
+        let number = layout.lease_policy.to_string();
+        let old = LeasePolicy::from_code(layout.lease_policy).map_or(number.as_str(), |policy| policy.word());
+        return differs("the lease policy", &old, &options.lease_policy.word());
     }
     if layout.stale_after_ms != options.stale_after_ms() {
         return differs("stale_after in ms", &layout.stale_after_ms, &options.stale_after_ms());
@@ -256,7 +276,7 @@ fn unfit(options: &WriterOptions, segment: &Segment) -> Option<String> {
     if let Capacity::Bytes(bytes) = options.capacity {
         let planned = Layout::plan(options.slots, bytes).map_or(bytes, |layout| layout.slot_capacity);
         if layout.slot_capacity != planned {
-            return differs("the bytes of a slot", &layout.slot_capacity, &planned);
+            return differs("the size of a slot in bytes", &layout.slot_capacity, &planned);
         }
     }
     contradiction(segment)
@@ -276,6 +296,11 @@ fn contradiction(segment: &Segment) -> Option<String> {
         let stamp = slot::load_stamp(map, layout, *slot);
         stamp & 1 == 0 && stamp >> 1 > head.seq
     });
+    let stamps: Vec<u64> = (0..layout.slot_count).map(|slot| slot::load_stamp(map, layout, slot)).collect();
+    let published = |stamp: &u64| *stamp != 0 && stamp & 1 == 0;
+    if stamps.iter().enumerate().any(|(slot, stamp)| published(stamp) && stamps[..slot].contains(stamp)) {
+        return Some("two of its slots hold the same frame".into());
+    }
     let too_new = newer.clone().any(|slot| slot::load_stamp(map, layout, slot) >> 1 != head.seq + 1);
     (too_new || newer.count() > 1).then(|| "a slot is newer than its newest frame".into())
 }
@@ -288,12 +313,14 @@ fn adopt(options: &WriterOptions, segment: &Segment) -> Result<u64, CreateError>
     prepare(options, map)?;
     // A reader may squat on the alive byte; housekeeping tries again and the heartbeat decides meanwhile.
     try_lock(segment.fd.as_fd(), LockKind::Exclusive, layout.alive_lock_off, 1).map_err(|e| act("lock", e))?;
+    crash::at(CrashPoint::AdoptLocked);
     let mut torn = 0;
     let mut newest = head::load_head(map);
     for index in 0..layout.slot_count {
         let stamp = slot::load_stamp(map, layout, index);
         if stamp & 1 == 1 {
             slot::abort(map, layout, index);
+            crash::at(CrashPoint::AdoptEmptied);
             torn += 1;
         } else if stamp >> 1 > newest.map_or(layout.base_seq, |head| head.seq) {
             // The crash fell between the stamp and the head: that frame is complete.
@@ -303,10 +330,25 @@ fn adopt(options: &WriterOptions, segment: &Segment) -> Result<u64, CreateError>
     if let Some(head) = newest {
         head::store_head(map, head);
     }
+    crash::at(CrashPoint::AdoptHead);
     head::add_u64(map, Counter::TornRepaired.offset(), torn);
+    crash::at(CrashPoint::AdoptCounted);
     let epoch = head::load_u32(map, at::WRITER_EPOCH).wrapping_add(1);
     enter(map, epoch);
+    crash::at(CrashPoint::AdoptEntered);
     Ok(torn)
+}
+
+/// What can be known of the numbers in a file whose layout is not accepted; 0 when nothing can.
+fn newest_seq_of_unknown(fd: BorrowedFd<'_>) -> u64 {
+    let mut config = [0; CONFIG_BYTES];
+    let mut head = [0; 8];
+    let read =
+        |bytes: &mut [u8], offset: u64| matches!(rustix::io::pread(fd, &mut *bytes, offset), Ok(n) if n == bytes.len());
+    if !read(&mut config, 0) || !read(&mut head, at::HEAD) {
+        return 0;
+    }
+    newest_of_unknown(&config, u64::from_le_bytes(head)).filter(|seq| *seq < SEQ_LIMIT).unwrap_or(0)
 }
 
 fn newest_seq(segment: &Segment) -> u64 {

@@ -2,9 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::Thread;
 
+use crate::crash::{self, CrashPoint};
+use crate::fork::Origin;
 use crate::frame::{Generation, Reason, Sequence, State};
+use crate::guard::Verdict;
 use crate::head::{self, Retired, StateWord};
 use crate::layout::{BUCKETS, HistogramBlock, Layout, at, text};
 use crate::live::Live;
@@ -12,6 +14,7 @@ use crate::names::Names;
 use crate::process::ProcessStats;
 use crate::sync::{Ordering, Region};
 use crate::wait::wake_all;
+use crate::watch::Bell;
 
 /// Defines the counters of the header: their order is part of the layout.
 macro_rules! counters {
@@ -60,7 +63,7 @@ counters! {
     LeaseConflicts "lease_conflicts",
     /// Leased slots taken back.
     LeasesRevoked "leases_revoked",
-    /// Claims that readers' locks made slow.
+    /// Claims that readers' locks made slow, while no pause was on because of them.
     LeaseLockSlow "lease_lock_slow",
     /// Names put back after somebody removed them.
     Relinked "relinked",
@@ -97,6 +100,8 @@ impl Counter {
 /// What the daemon's threads share about one ring.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    /// Whose threads these are.
+    pub(crate) origin: Origin,
     /// Generation, names and locks; taken at state changes and by housekeeping, never per frame.
     names: Mutex<Names>,
     /// More sleepers than one wake-up call takes.
@@ -105,18 +110,48 @@ pub(crate) struct Shared {
     pub(crate) lost: AtomicBool,
     /// Until when readers are told to poll because the kernel has refused a wake-up; 0 = they are not.
     pub(crate) poll_until_ns: AtomicI64,
-    /// Whom to wake when more readers sleep than one wake-up call takes.
-    pub(crate) housekeeper: OnceLock<Thread>,
+    /// What the publishing thread has to say about slow locks: the pause in ns, [`LOCKS_FINE`], or 0 = nothing new.
+    locks_notice: AtomicI64,
+    /// Wakes housekeeping, once there is one.
+    pub(crate) bell: OnceLock<Bell>,
 }
+
+/// Lock calls are quick again.
+const LOCKS_FINE: i64 = -1;
 
 impl Shared {
     pub(crate) fn new(names: Names) -> Self {
         Self {
+            origin: Origin::here(),
             names: Mutex::new(names),
             wake_overflow: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             poll_until_ns: AtomicI64::new(0),
-            housekeeper: OnceLock::new(),
+            locks_notice: AtomicI64::new(0),
+            bell: OnceLock::new(),
+        }
+    }
+
+    /// Has housekeeping look around now; one system call, never waits.
+    pub(crate) fn wake_housekeeping(&self) {
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
+    }
+
+    /// Leaves a word about slow locks for housekeeping, which tells the log; the newest word counts.
+    pub(crate) fn tell_of_locks(&self, verdict: Verdict) {
+        let notice = if let Verdict::Tripped(pause_ns) = verdict { pause_ns } else { LOCKS_FINE };
+        self.locks_notice.store(notice, Ordering::Relaxed);
+        self.wake_housekeeping();
+    }
+
+    /// The word left about slow locks, once.
+    pub(crate) fn heard_of_locks(&self) -> Option<Verdict> {
+        match self.locks_notice.swap(0, Ordering::Relaxed) {
+            0 => None,
+            LOCKS_FINE => Some(Verdict::FineAgain),
+            pause_ns => Some(Verdict::Tripped(pause_ns)),
         }
     }
 
@@ -126,6 +161,8 @@ impl Shared {
 }
 
 /// Writes the header's state, counters and texts from any thread of the daemon; follows new generations.
+///
+/// In a forked child it writes nothing and reads zero: the ring is the parent's.
 #[derive(Clone, Debug)]
 pub struct StatusHandle {
     pub(crate) shared: Arc<Shared>,
@@ -136,6 +173,11 @@ impl StatusHandle {
     ///
     /// `next_retry_mono_ns` is a time of CLOCK_MONOTONIC. "State since" changes only when `state` does.
     pub fn set_state(&self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
+        self.store_state(state, reason, attempt, next_retry_mono_ns);
+        self.wake_all();
+    }
+
+    fn store_state(&self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
         let next = next_retry_mono_ns.map_or(0, |at| at.max(0).cast_unsigned());
         self.with_live(|live| {
             let map = &live.segment.map;
@@ -146,7 +188,6 @@ impl StatusHandle {
             head::store_state(map, StateWord { state, reason, attempt }, since, next);
             head::bump_notify(map);
         });
-        wake_all(&self.live().segment.map);
     }
 
     /// Sets a counter that this thread alone writes.
@@ -211,7 +252,10 @@ impl StatusHandle {
     /// Ends the daemon's life on this ring in an orderly way: state `stopped`, no writer; the frames stay.
     pub fn stopped(&self, reason: Reason) {
         self.with_live(|live| head::store_u32(&live.segment.map, at::WRITER_PID, 0));
-        self.set_state(State::Stopped, reason, 0, None);
+        crash::at(CrashPoint::StopPid);
+        self.store_state(State::Stopped, reason, 0, None);
+        crash::at(CrashPoint::StopState);
+        self.wake_all();
     }
 
     pub(crate) fn heartbeat(&self) {
@@ -243,16 +287,20 @@ impl StatusHandle {
     /// Wakes the sleepers that the publishing thread has left.
     pub(crate) fn wake_rest(&self) {
         if self.shared.wake_overflow.swap(false, Ordering::Relaxed) {
-            wake_all(&self.live().segment.map);
+            self.wake_all();
         }
     }
 
-    fn live(&self) -> Arc<Live> {
-        Arc::clone(&self.shared.names().live)
+    /// Wakes every sleeper, without holding the names meanwhile.
+    fn wake_all(&self) {
+        if let Some(live) = self.with_live(|live| Some(Arc::clone(live))) {
+            wake_all(&live.segment.map);
+        }
     }
 
-    fn with_live<T>(&self, act: impl FnOnce(&Live) -> T) -> T {
-        act(&self.shared.names().live)
+    /// In a forked child nothing is touched, not even the mutex: another thread of the parent may have held it.
+    fn with_live<T: Default>(&self, act: impl FnOnce(&Arc<Live>) -> T) -> T {
+        if self.shared.origin.is_here() { act(&self.shared.names().live) } else { T::default() }
     }
 }
 

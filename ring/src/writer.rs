@@ -6,14 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::anchor;
+use crate::claim::Claim;
 use crate::clock::{boot_minus_mono_ns, mono_ns, real_ns};
+use crate::crash::{self, CrashPoint};
 use crate::create::{carry_over, create, format_segment, new_generation};
 use crate::error::{ClaimError, CreateError, PublishError};
 use crate::frame::{FrameFlags, FrameMeta, Generation, Geometry, Sequence};
+use crate::guard::LockGuard;
 use crate::head::{self, Head, Retired};
 use crate::layout::{Layout, LeasePolicy, at};
 use crate::live::Live;
-use crate::lock::{LockKind, Locked, try_lock, unlock};
 use crate::meta;
 use crate::names::{Names, retire};
 use crate::options::{Capacity, WriterOptions};
@@ -32,6 +34,8 @@ const ROOM_RETRY_EMPTY: Duration = Duration::from_secs(5);
 const POLL_AFTER_WAKE_ERROR_NS: i64 = 10_000_000_000;
 
 /// A claimed slot: memory to fill, then [`Writer::publish`] it. Dropped without that, the slot is empty again.
+///
+/// A forked child has the same slot in the same memory: it must leave the bytes alone; its drop does.
 #[derive(Debug)]
 pub struct SlotMut {
     live: Arc<Live>,
@@ -54,8 +58,11 @@ impl AsMut<[u8]> for SlotMut {
 
 impl Drop for SlotMut {
     fn drop(&mut self) {
-        if self.live.stamp(self.index) & 1 == 1 && !self.live.retired.load(Ordering::Acquire) {
+        let ours = self.live.origin.is_here() && !self.live.retired.load(Ordering::Acquire);
+        if ours && self.live.stamp(self.index) & 1 == 1 {
+            crash::at(CrashPoint::AbandonBegun);
             slot::abort(&self.live.segment.map, &self.live.segment.layout, self.index);
+            crash::at(CrashPoint::AbandonEmptied);
             self.live.set_stamp(self.index, 0);
         }
     }
@@ -63,7 +70,8 @@ impl Drop for SlotMut {
 
 /// The one writer of a ring.
 ///
-/// Everything here runs on the thread that publishes; [`Writer::status`] is for the others.
+/// Everything here runs on the thread that publishes; [`Writer::status`] is for the others. In a forked child it publishes
+/// nothing, and dropping it there changes nothing: ring, names and locks stay the parent's.
 #[derive(Debug)]
 pub struct Writer {
     options: WriterOptions,
@@ -72,6 +80,8 @@ pub struct Writer {
     /// A larger generation that has no name until its first frame is in it.
     pending: Option<Arc<Live>>,
     head: Option<Head>,
+    /// Whether readers' locks are slow to ask about, in the current generation's file.
+    guard: LockGuard,
     seq: u64,
     source_seq: u64,
     geometry: Option<Geometry>,
@@ -96,6 +106,7 @@ impl Writer {
         Self {
             options,
             head,
+            guard: LockGuard::default(),
             geometry,
             seq: head.map_or(layout.base_seq, |head| head.seq),
             source_seq,
@@ -167,8 +178,11 @@ impl Writer {
 
     /// Ends a formatted segment and tells its readers: the name leads to `successor` now, or to nothing any more.
     ///
-    /// Frames that readers hold stay valid; the file is the caller's to remove.
+    /// Frames that readers hold stay valid; the file is the caller's to remove. Does nothing in a forked child.
     pub fn retire_formatted(self, successor: Option<&Self>) {
+        if !self.live.origin.is_here() {
+            return;
+        }
         let segment = &self.live.segment;
         match successor {
             Some(next) => retire(segment, next.live.segment.layout.ring_uuid, Retired::Superseded),
@@ -203,14 +217,21 @@ impl Writer {
         self.live.segment.layout.slot_capacity
     }
 
-    /// Takes a slot for a frame of `len` bytes; never waits for a reader.
+    /// Takes a slot for a frame of `len` bytes: the oldest one that is neither the newest frame, nor being written, nor
+    /// leased; never waits for a reader.
     ///
-    /// A frame that exceeds the slots gets a larger generation, which becomes visible with its publication.
+    /// When every other slot is leased, [`LeasePolicy::Fresh`] takes the oldest of them and [`LeasePolicy::Protect`] gives
+    /// none. Costs two system calls, plus one per leased slot that is older; none under [`LeasePolicy::Off`], and none
+    /// for a while under `Fresh` after readers' locks have made the calls slow. A frame that exceeds the slots gets a
+    /// larger generation, which becomes visible with its publication.
     ///
     /// # Errors
     ///
     /// [`ClaimError`]; the caller counts the frame with [`Writer::count_drop`] and goes on.
     pub fn claim(&mut self, len: u64) -> Result<SlotMut, ClaimError> {
+        if !self.live.origin.is_here() {
+            return Err(ClaimError::Forked);
+        }
         let fits = len <= self.slot_capacity();
         let lost = self.shared.lost.load(Ordering::Relaxed);
         let target = match (fits, lost) {
@@ -220,7 +241,11 @@ impl Writer {
             (false, _) => self.larger(len)?,
         };
         let current = Arc::ptr_eq(&target, &self.live);
-        let index = claim_in(&target, if current { self.head } else { None }).ok_or(ClaimError::NoSlot)?;
+        let head = if current { self.head } else { None };
+        // A generation without a name has no readers whose locks could be slow.
+        let mut unnamed = LockGuard::default();
+        let guard = if current { &mut self.guard } else { &mut unnamed };
+        let index = Claim { live: &target, head, shared: &self.shared }.take(guard)?;
         Ok(SlotMut { live: target, index, len })
     }
 
@@ -271,6 +296,9 @@ impl Writer {
     /// generation stays. [`PublishError::Outdated`] for a slot of a generation that has been replaced meanwhile.
     pub fn publish(&mut self, slot: SlotMut, mut meta: FrameMeta) -> Result<Sequence, PublishError> {
         let began = mono_ns();
+        if !slot.live.origin.is_here() {
+            return Err(PublishError::Forked);
+        }
         let fresh = !Arc::ptr_eq(&slot.live, &self.live);
         if fresh && !self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &slot.live)) {
             return Err(PublishError::Outdated);
@@ -285,11 +313,15 @@ impl Writer {
         let seq = self.seq + 1;
         self.complete(&mut meta, seq);
         let Segment { map, layout, .. } = &slot.live.segment;
+        crash::at(CrashPoint::PublishFilled);
         slot::write_words(map, layout, slot.index, &meta::encode(&meta));
+        crash::at(CrashPoint::PublishDescribed);
         slot::commit(map, layout, slot.index, seq);
+        crash::at(CrashPoint::PublishStamped);
         slot.live.set_stamp(slot.index, seq << 1);
         let head = Head { seq, slot: slot.index };
         head::store_head(map, head);
+        crash::at(CrashPoint::PublishHead);
         // Also when the new generation fails: a reader may have seen the number there.
         self.seq = seq;
         if fresh {
@@ -330,6 +362,7 @@ impl Writer {
         let mut names = shared.names();
         let old = std::mem::replace(&mut names.live, Arc::clone(&new));
         carry_over(&old.segment, &new.segment);
+        crash::at(CrashPoint::GenerationCarried);
         if let Err(error) = names.install(Some(old.segment.identity)) {
             new.retired.store(true, Ordering::Release);
             retire(&new.segment, old.segment.layout.ring_uuid, Retired::Superseded);
@@ -343,9 +376,13 @@ impl Writer {
         self.room_retry = ROOM_RETRY_FIRST;
         head::add_u64(&new.segment.map, Counter::Generations.offset(), 1);
         old.retired.store(true, Ordering::Release);
+        crash::at(CrashPoint::GenerationNamed);
         retire(&old.segment, new.segment.layout.ring_uuid, Retired::Superseded);
         shared.lost.store(false, Ordering::Relaxed);
         drop(names);
+        // Housekeeping watches the names of the file that it knows.
+        shared.wake_housekeeping();
+        self.guard.new_file(mono_ns());
         self.live = new;
         self.pending = None;
         Ok(())
@@ -357,7 +394,9 @@ impl Writer {
         head::store_u64(map, at::LAST_PUBLISH_MONO_NS, meta.publish_mono_ns.cast_unsigned());
         head::store_u32(map, at::GEOMETRY_EPOCH, self.geometry_epoch);
         head::bump_notify(map);
+        crash::at(CrashPoint::PublishNotified);
         self.wake(meta.publish_mono_ns);
+        crash::at(CrashPoint::PublishWoken);
         let map = &self.live.segment.map;
         let bump = |counter: Counter, by: u64| head::add_u64(map, counter.offset(), by);
         bump(Counter::Published, 1);
@@ -388,9 +427,7 @@ impl Writer {
             Ok(woken) if woken >= wait::WAKE_MAX as usize => {
                 head::add_u64(map, Counter::WakeOverflow.offset(), 1);
                 self.shared.wake_overflow.store(true, Ordering::Relaxed);
-                if let Some(housekeeper) = self.shared.housekeeper.get() {
-                    housekeeper.unpark();
-                }
+                self.shared.wake_housekeeping();
             }
             Ok(_) => {}
             Err(_) => {
@@ -401,58 +438,14 @@ impl Writer {
         }
     }
 
-    /// Counts a frame that will not be published, under one of the `dropped_*` counters.
+    /// Counts a frame that will not be published, under one of the `dropped_*` counters; not in a forked child.
     pub fn count_drop(&mut self, counter: Counter) {
+        if !self.live.origin.is_here() {
+            return;
+        }
         self.dropped = self.dropped.saturating_add(1);
         head::add_u64(&self.live.segment.map, counter.offset(), 1);
     }
-}
-
-/// Chooses and takes a slot: the oldest one that is neither the newest frame, nor being written, nor leased.
-fn claim_in(live: &Live, head: Option<Head>) -> Option<u32> {
-    let Segment { map, layout, fd, .. } = &live.segment;
-    let reusable = |index: u32| head.is_none_or(|head| head.slot != index) && live.stamp(index) & 1 == 0;
-    let take = |index: u32| {
-        slot::begin_write(map, layout, index, live.stamp(index));
-        live.set_stamp(index, live.stamp(index) | 1);
-        index
-    };
-    if layout.lease_policy == LeasePolicy::Off as u32 {
-        return oldest_after(live, layout.slot_count, None, reusable).map(|(_, index)| take(index));
-    }
-    let mut tried = None;
-    while let Some(candidate) = oldest_after(live, layout.slot_count, tried, reusable) {
-        let lock = layout.lease_lock_base + u64::from(candidate.1);
-        match try_lock(fd.as_fd(), LockKind::Exclusive, lock, 1) {
-            Ok(Locked::Conflict) => tried = Some(candidate),
-            locked => {
-                let index = take(candidate.1);
-                if locked.is_ok() {
-                    // Only an unlock of our own byte: it cannot conflict, and the next claim repeats it anyway.
-                    let _ = unlock(fd.as_fd(), lock, 1);
-                }
-                return Some(index);
-            }
-        }
-    }
-    let (_, oldest) = oldest_after(live, layout.slot_count, None, reusable)?;
-    head::add_u64(map, Counter::LeaseConflicts.offset(), 1);
-    if layout.lease_policy == LeasePolicy::Protect as u32 {
-        return None;
-    }
-    head::add_u64(map, Counter::LeasesRevoked.offset(), 1);
-    Some(take(oldest))
-}
-
-/// The reusable slot with the smallest stamp after `tried`; without allocation, because it runs per frame.
-fn oldest_after(
-    live: &Live,
-    slots: u32,
-    tried: Option<(u64, u32)>,
-    reusable: impl Fn(u32) -> bool,
-) -> Option<(u64, u32)> {
-    let keys = (0..slots).filter(|index| reusable(*index)).map(|index| (live.stamp(index), index));
-    keys.filter(|key| tried.is_none_or(|tried| *key > tried)).min()
 }
 
 /// Frames that reached the writer and were not published.

@@ -153,7 +153,7 @@ fn the_golden_configuration_has_the_documented_bytes() {
     layout.stale_after_ms = 1000;
     let bytes: [u8; CONFIG_BYTES] = layout.encode();
     let text = document();
-    let golden = section(&text, "## 14. Golden bytes").split_once("```text\n").expect("a block of bytes").1;
+    let golden = section(&text, "## 15. Golden bytes").split_once("```text\n").expect("a block of bytes").1;
     let golden = golden.split_once("```").expect("an end of the block").0;
     assert_eq!(golden, dump(&bytes), "docs/segment.md shows other bytes than the code writes");
     assert_eq!(Layout::decode(&bytes, layout.file_bytes), Ok(layout));

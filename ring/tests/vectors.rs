@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use camring_ring::{AttachError, FrameMeta, LayoutError, ReadError, Ring};
+use camring_ring::{AttachError, FrameMeta, LayoutError, ReadError, Ring, Sequence};
 use cases::Case;
 use common::Shm;
 use serde_json::{Value, json};
@@ -126,6 +126,8 @@ fn read_error(error: &ReadError) -> Value {
         ReadError::UnknownFormat { .. } => json!({ "error": "unknown_format" }),
         ReadError::Corrupt { .. } => json!({ "error": "corrupt" }),
         ReadError::Overrun { oldest, .. } => json!({ "error": "overrun", "oldest": oldest.0 }),
+        ReadError::NotYet { newest, .. } => json!({ "error": "not_yet", "newest": newest.0 }),
+        ReadError::LeaseUnavailable { .. } => json!({ "error": "lease_unavailable" }),
         error => panic!("no vector expects {error}"),
     }
 }
@@ -191,6 +193,20 @@ fn assert_read(result: Result<(FrameMeta, &[u8]), &ReadError>, expected: &Value,
     }
 }
 
+fn assert_lease(ring: &Ring, expected: &Value, what: &str) {
+    let what = format!("{what}: lease");
+    match ring.lease() {
+        Err(error) => assert_read(Err(&error), expected, &what),
+        Ok(lease) => {
+            assert_eq!(json!({ "seq": lease.frame().meta.seq.0, "guarded": lease.is_guarded() }), *expected, "{what}");
+            let mut pixels = vec![0; lease.len()];
+            lease.copy_to(&mut pixels).expect("nobody writes here");
+            assert_read(Ok((lease.frame().meta, &pixels)), &json!({}), &what);
+            lease.release().expect("nobody writes here");
+        }
+    }
+}
+
 fn assert_planes(meta: &FrameMeta, pixels: &[u8], planes: &Value, what: &str) {
     for (index, plane) in planes.as_array().unwrap().iter().enumerate() {
         let (row_bytes, rows) = meta.geometry.plane_extent(index).expect("a plane");
@@ -252,6 +268,19 @@ fn run(vector: &Value) {
         let read = ring.latest(&mut pixels);
         assert_read(read.as_ref().map(|frame| (frame.meta, pixels.as_slice())), expected, what);
     }
+    if let Some(held) = expect.get("held") {
+        let found: Vec<u64> = ring.held().iter().map(|meta| meta.seq.0).collect();
+        assert_eq!(&json!(found), held, "{what}: held");
+    }
+    for (seq, expected) in expect.get("at").and_then(Value::as_object).into_iter().flatten() {
+        let read = ring.at(Sequence(seq.parse().unwrap()), &mut pixels);
+        assert_read(
+            read.as_ref().map(|frame| (frame.meta, pixels.as_slice())),
+            expected,
+            &format!("{what}: frame {seq}"),
+        );
+    }
+    expect.get("lease").iter().for_each(|expected| assert_lease(&ring, expected, what));
     expect.get("status").iter().for_each(|expected| assert_status(&ring, expected, what));
     expect.get("config").iter().for_each(|expected| assert_config(&ring, expected, what));
 }

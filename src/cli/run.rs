@@ -3,8 +3,6 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 
 use camring_ring::process::exit_now;
 use camring_ring::{Housekeeping, HousekeepingEvent, Reason, ShmDir, Started, StatusHandle, Writer};
@@ -159,16 +157,45 @@ fn announce(camera: &Camera, status: &StatusHandle, started: &Started) {
 
 fn keep_house(camera: &Camera, status: StatusHandle) -> Result<Housekeeping, Failure> {
     let name = camera.name.as_str().to_owned();
-    let relinked_before = AtomicBool::new(false);
-    let report = move |event| match event {
-        HousekeepingEvent::Relinked(names) if !relinked_before.swap(true, Relaxed) => {
-            tracing::warn!(camera = name, names, "somebody removed names of the ring; they are back");
+    Housekeeping::spawn(status, move |event| tell(&name, event)).map_err(|e| Failure::new(Exit::Failure, e))
+}
+
+/// What housekeeping has found, as a line of the log.
+fn tell(camera: &str, event: HousekeepingEvent) {
+    match event {
+        HousekeepingEvent::Relinked(names) => {
+            tracing::warn!(camera, names, "somebody removed names of the ring; they are back");
         }
-        HousekeepingEvent::Relinked(names) => tracing::debug!(camera = name, names, "names of the ring are back"),
         HousekeepingEvent::Lost => {
-            tracing::error!(camera = name, "both names of the ring are gone; the next frame makes a new one");
+            tracing::error!(camera, "both names of the ring are gone; the next frame makes a new one");
         }
-        HousekeepingEvent::NamesFailed(error) => tracing::error!(camera = name, "{error}"),
-    };
-    Housekeeping::spawn(status, report).map_err(|e| Failure::new(Exit::Failure, e))
+        HousekeepingEvent::NamesFailed(error) => tracing::error!(camera, "{error}"),
+        HousekeepingEvent::Unwatched(why) => {
+            tracing::info!(camera, "removed names of the ring come back within a second, not at once: {why}");
+        }
+        HousekeepingEvent::LocksSlow { locks, pause: Some(pause) } => {
+            let (locks, pause_s) = (known(locks), pause.as_secs());
+            tracing::warn!(
+                camera,
+                locks,
+                pause_s,
+                "readers' locks make claims slow; leases are not honoured for a while"
+            );
+        }
+        HousekeepingEvent::LocksSlow { locks, pause: None } => {
+            let locks = known(locks);
+            tracing::warn!(
+                camera,
+                locks,
+                "readers' locks make claims slow; lease policy protect honours them all the same"
+            );
+        }
+        HousekeepingEvent::LocksFine => tracing::info!(camera, "claims are quick again; leases are honoured"),
+        event => tracing::info!(camera, ?event, "housekeeping"),
+    }
+}
+
+/// A number of locks where the kernel shows it.
+fn known(locks: Option<usize>) -> String {
+    locks.map_or_else(|| "unknown".to_owned(), |locks| locks.to_string())
 }

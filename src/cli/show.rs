@@ -128,12 +128,7 @@ fn details(ring: &Ring, args: &Args, global: &Global) -> Details {
         owner_gid: metadata.as_ref().map_or(layout.owner_gid, MetadataExt::gid),
         mode: metadata.map(|metadata| format!("{:04o}", metadata.mode() & 0o7777)),
         created_unix_ns: layout.created_real_ns,
-        lease_policy: match LeasePolicy::from_code(layout.lease_policy) {
-            Some(LeasePolicy::Fresh) => "fresh",
-            Some(LeasePolicy::Protect) => "protect",
-            Some(LeasePolicy::Off) => "off",
-            None => "unknown",
-        },
+        lease_policy: LeasePolicy::from_code(layout.lease_policy).map_or("unknown", LeasePolicy::word),
         slot_states,
         reconnects: status.reconnects.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
         decode_to_publish: times(&status.decode_to_publish),

@@ -405,10 +405,9 @@ pub static KEYS: &[Key] = &[
         "ring.lease_policy",
         Kind::Words(LeasePolicy::WORDS),
         r#""fresh""#,
-        "When a reader holds the slot that the camera needs: fresh revokes the lease, protect drops the frame, off \
-         honours no leases.",
-    )
-    .supporting(Support::DefaultOnly),
+        "When readers lease every slot that the camera could take: fresh revokes the oldest lease, protect drops the \
+         frame (any reader can then stop the camera: trusted groups only), off offers no leases.",
+    ),
     Key::new(
         Shared,
         "ring.prefault",

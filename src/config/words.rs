@@ -105,13 +105,13 @@ words! {
 }
 
 words! {
-    /// What the writer does with a slot that a reader holds.
+    /// What the writer does when readers lease every slot that it could take.
     LeasePolicy {
         /// The camera wins: the lease is revoked when its slot is needed.
         Fresh "fresh",
         /// The reader wins: the frame is dropped.
         Protect "protect",
-        /// Leases are not honoured.
+        /// No leases are offered.
         Off "off",
     }
 }

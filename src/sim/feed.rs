@@ -155,6 +155,8 @@ pub(super) struct Feed {
     last_pts: Option<gst::ClockTime>,
     /// When the first picture was handed over, nanoseconds on the stream's clock.
     first_ns: Option<u64>,
+    /// When this feed began, which is before its media plays: no running time can be longer.
+    began_ns: u64,
 }
 
 /// What became of one frame.
@@ -167,7 +169,8 @@ enum Outcome {
 
 impl Feed {
     pub(super) fn new(stream: Arc<Stream>, source: gst_app::AppSrc, stop: Arc<Stop>) -> Self {
-        Self { stream, source, stop, last_pts: None, first_ns: None }
+        let began_ns = stream.now_ns();
+        Self { stream, source, stop, last_pts: None, first_ns: None, began_ns }
     }
 
     /// Feeds the media until it or the server ends; an error is logged, and the client sees the stream end.
@@ -236,9 +239,13 @@ impl Feed {
 
     /// The running time at which the frame was due: exact intervals, on the media's own clock.
     fn pts(&mut self, due_ns: u64) -> gst::ClockTime {
-        // Both clocks are CLOCK_MONOTONIC. Before the media plays it has no running time: that is its zero.
-        let late = gst::ClockTime::from_nseconds(self.stream.now_ns().saturating_sub(due_ns));
-        let running = self.source.current_running_time().unwrap_or(gst::ClockTime::ZERO);
+        // Both clocks are CLOCK_MONOTONIC. Before the media plays it has no running time: that is its zero. While it
+        // starts, it has the clock for a moment but not yet its zero, and calls the host's uptime its running time.
+        let now_ns = self.stream.now_ns();
+        let late = gst::ClockTime::from_nseconds(now_ns.saturating_sub(due_ns));
+        let longest = gst::ClockTime::from_nseconds(now_ns.saturating_sub(self.began_ns));
+        let running =
+            self.source.current_running_time().filter(|time| *time <= longest).unwrap_or(gst::ClockTime::ZERO);
         let earliest = self.last_pts.map_or(gst::ClockTime::ZERO, |last| last + gst::ClockTime::NSECOND);
         let pts = running.saturating_sub(late).max(earliest);
         self.last_pts = Some(pts);

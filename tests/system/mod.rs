@@ -316,7 +316,27 @@ pub fn stamp_of(frame: &Frame, pixels: &[u8]) -> Stamp {
     let geometry = &frame.meta.geometry;
     match stamp_in(frame, pixels) {
         Ok(stamp) => stamp,
-        Err(error) => panic!("frame {} of {}x{}: {error}", frame.meta.seq, geometry.width, geometry.height),
+        Err(error) => {
+            let kept = keep(frame, pixels);
+            panic!(
+                "frame {} of {}x{}: {error}; kept as {kept}: {frame:?}",
+                frame.meta.seq, geometry.width, geometry.height
+            )
+        }
+    }
+}
+
+/// Writes a bgr picture that a test did not understand to a file, so that somebody can look at it.
+fn keep(frame: &Frame, pixels: &[u8]) -> String {
+    let geometry = &frame.meta.geometry;
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("frame-{}.ppm", std::process::id()));
+    let mut file = format!("P6 {} {} 255\n", geometry.width, geometry.height).into_bytes();
+    for row in pixels.chunks(geometry.plane_strides[0] as usize) {
+        file.extend(row[..geometry.width as usize * 3].chunks_exact(3).flat_map(|bgr| [bgr[2], bgr[1], bgr[0]]));
+    }
+    match std::fs::write(&path, file) {
+        Ok(()) => path.display().to_string(),
+        Err(error) => format!("nothing ({error})"),
     }
 }
 

@@ -124,6 +124,20 @@ pub fn publish(writer: &mut Writer, width: u32, height: u32, value: u8) -> u64 {
     writer.publish(slot, FrameMeta::new(geometry)).unwrap().0
 }
 
+/// The short amount, or this part's share of the full one (`scripts/soak` sets the variables).
+pub fn amount(short: u64, full: u64) -> u64 {
+    if std::env::var("CAMRING_SOAK").as_deref() != Ok("full") {
+        return short;
+    }
+    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1);
+    full.div_ceil(parts)
+}
+
+/// A measured number, for docs/promises.md.
+pub fn measured(text: impl std::fmt::Display) {
+    println!("soak: {text}");
+}
+
 /// Polls until `done` or the deadline, which fails the test.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -1,0 +1,104 @@
+//! The bare ring: the smallest program that hands frames over through shared memory, the limit that camring is held
+//! against. A stamp per slot, a head, a futex word; no names, no locks, no recovery, one fixed size.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+
+use rustix::mm::{MapFlags, ProtFlags, mmap};
+use rustix::thread::futex::{self, Flags, Timespec};
+
+const HEAD: usize = 0;
+const NOTIFY: usize = 64;
+const SLOTS_AT: usize = 128;
+const SLOT_BYTES: usize = 64;
+const DATA_AT: usize = 1 << 16;
+
+/// The mapped file; the benchmark's process keeps it to its end.
+pub struct BareRing {
+    base: NonNull<u8>,
+    slots: usize,
+    bytes: usize,
+    seq: u64,
+    _file: File,
+}
+
+impl BareRing {
+    /// Makes the file with `slots` slots of `bytes`.
+    pub fn create(path: &Path, slots: usize, bytes: usize) -> Self {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path).expect("a new file");
+        let len = DATA_AT + slots * bytes;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, len as u64).expect("room");
+        Self::map(file, slots, bytes, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
+    /// Maps it for reading.
+    pub fn open(path: &Path, slots: usize, bytes: usize) -> Self {
+        Self::map(File::open(path).expect("the file"), slots, bytes, ProtFlags::READ)
+    }
+
+    fn map(file: File, slots: usize, bytes: usize, protection: ProtFlags) -> Self {
+        let len = DATA_AT + slots * bytes;
+        let flags = MapFlags::SHARED | MapFlags::POPULATE;
+        // SAFETY: a new mapping at an address of the kernel's choice; the file has at least `len` bytes and never shrinks.
+        let base = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, &file, 0) }.expect("a mapping");
+        Self { base: NonNull::new(base.cast()).expect("not null"), slots, bytes, seq: 0, _file: file }
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset < DATA_AT, "inside the header");
+        // SAFETY: inside the mapping (checked above), which is never unmapped.
+        let place = unsafe { self.base.add(offset) };
+        // SAFETY: aligned (checked above), initialised by the kernel, only ever used as an atomic.
+        unsafe { place.cast::<AtomicU64>().as_ref() }
+    }
+
+    fn notify(&self) -> &AtomicU32 {
+        // SAFETY: inside the mapping, which is never unmapped.
+        let place = unsafe { self.base.add(NOTIFY) };
+        // SAFETY: aligned, initialised by the kernel, only ever used as an atomic.
+        unsafe { place.cast::<AtomicU32>().as_ref() }
+    }
+
+    /// Fills the next slot's payload.
+    pub fn fill(&mut self, value: u8) {
+        let slot = (self.seq + 1) as usize % self.slots;
+        self.word(SLOTS_AT + slot * SLOT_BYTES).store(self.seq << 1 | 1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        // SAFETY: slot `slot` of `slots`, inside the mapping.
+        let payload = unsafe { self.base.add(DATA_AT + slot * self.bytes) };
+        // SAFETY: `bytes` bytes of the slot, which readers of this benchmark never look into.
+        unsafe { payload.write_bytes(value, self.bytes) };
+    }
+
+    /// Publishes the next slot with the time `t0_ns`.
+    pub fn publish(&mut self, t0_ns: i64) {
+        self.seq += 1;
+        let slot = self.seq as usize % self.slots;
+        let at = SLOTS_AT + slot * SLOT_BYTES;
+        self.word(at + 8).store(t0_ns.cast_unsigned(), Ordering::Relaxed);
+        self.word(at).store(self.seq << 1, Ordering::Release);
+        self.word(HEAD).store(self.seq, Ordering::Release);
+        self.notify().fetch_add(1, Ordering::Release);
+        futex::wake(self.notify(), Flags::empty(), 32).expect("a wake-up");
+    }
+
+    /// Waits for a frame newer than `last`; returns its number and the time in it.
+    pub fn next(&self, last: u64) -> (u64, i64) {
+        let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
+        loop {
+            let seen = self.notify().load(Ordering::Acquire);
+            let seq = self.word(HEAD).load(Ordering::Acquire);
+            if seq > last {
+                let at = SLOTS_AT + seq as usize % self.slots * SLOT_BYTES;
+                if self.word(at).load(Ordering::Acquire) == seq << 1 {
+                    return (seq, self.word(at + 8).load(Ordering::Relaxed).cast_signed());
+                }
+                continue;
+            }
+            // Woken, timed out or interrupted: look again.
+            let _ = futex::wait(self.notify(), Flags::empty(), seen, Some(&limit));
+        }
+    }
+}
