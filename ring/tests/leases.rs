@@ -258,7 +258,7 @@ fn under_fresh_a_view_that_ends_valid_was_constant_and_every_other_one_says_revo
             }
         }
     }
-    println!("soak: {valid} leases constant throughout, {revoked} reported as revoked");
+    common::measured(format!("{valid} leases constant throughout, {revoked} reported as revoked"));
     writer.kill();
 }
 
@@ -446,6 +446,22 @@ fn where_the_kernel_refuses_locks_leases_say_so_and_copies_go_on() {
 }
 
 #[test]
+fn a_writer_that_cannot_ask_takes_no_slot_under_protect_and_goes_on_under_fresh() {
+    for policy in [LeasePolicy::Protect, LeasePolicy::Fresh] {
+        let shm = Shm::new();
+        let mut writer = start(&shm, 3, policy);
+        publish(&mut writer, 64, 48, 1);
+        let lease = attach(&shm).lease().unwrap();
+        let confined = std::thread::spawn(move || {
+            refuse_call(libc::SYS_fcntl, Some(libc::F_OFD_SETLK), libc::ENOLCK);
+            writer.claim(LEN as u64).is_ok()
+        });
+        assert_eq!(confined.join().unwrap(), policy == LeasePolicy::Fresh);
+        assert_eq!(lease.protected().is_some(), policy == LeasePolicy::Protect);
+    }
+}
+
+#[test]
 fn a_plain_slice_is_given_only_where_nobody_else_may_write() {
     let shm = Shm::new();
     let mut options = options(&shm, 3, LeasePolicy::Protect);
@@ -469,4 +485,20 @@ fn a_writer_that_does_not_honour_leases_now_is_seen_by_those_who_hold_one() {
     file.write_all_at(&1u32.to_le_bytes(), at::LEASE_NOW).unwrap();
     assert!(!lease.is_guarded());
     assert!(lease.is_valid(), "it is constant all the same, so far");
+}
+
+#[test]
+fn an_ended_lease_frees_its_slot_and_tells_when_it_is_used_again() {
+    let shm = Shm::new();
+    let mut writer = start(&shm, 3, LeasePolicy::Protect);
+    publish(&mut writer, 64, 48, 7);
+    let ring = attach(&shm);
+    let (ended, outcome) = ring.lease().unwrap().end();
+    outcome.unwrap();
+    drop(ring);
+    assert!(ended.is_valid(), "nobody has used the slot since");
+    for value in 8..12 {
+        publish(&mut writer, 64, 48, value);
+    }
+    assert!(!ended.is_valid(), "the slot was free for the writer");
 }

@@ -308,7 +308,7 @@ fn signals_interrupt_neither_waits_nor_locks() {
     let said = reader.hear();
     let signals: u64 = said.split(' ').next().unwrap().parse().unwrap();
     assert!(signals > 1_000, "{said}");
-    println!("soak: {said} in {rounds} rounds");
+    common::measured(format!("{said} in {rounds} rounds"));
     reader.end();
     drop(writers);
 }
