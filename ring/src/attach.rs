@@ -17,7 +17,7 @@ use crate::lease::Holds;
 use crate::lock::{LockKind, conflicting, try_lock};
 use crate::name::{SegmentName, ShmDir};
 use crate::process::{random_u64, uid_of};
-use crate::segment::{Access, MapError, Segment, open_file};
+use crate::segment::{Access, MapError, Segment, for_locks, open_file};
 
 /// Pause between two looks for a ring that is not there yet.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
@@ -155,8 +155,11 @@ impl Attachment {
             return Err(AttachError::Untrusted { name: name.to_string(), path: path.to_owned(), uid: stat.st_uid });
         }
         let identity = (stat.st_dev, stat.st_ino);
-        let segment =
-            Segment::map(fd, stat.st_size.cast_unsigned(), identity, Access::ReadOnly).map_err(|e| match e {
+        let size = stat.st_size.cast_unsigned();
+        let segment = second_description(path, &fd, identity)
+            .map_err(MapError::from)
+            .and_then(|locks| Segment::map_beside(fd.as_fd(), locks, size, identity, Access::ReadOnly))
+            .map_err(|e| match e {
                 MapError::Layout(error) => AttachError::Layout { name: name.to_string(), error },
                 MapError::Io(error) => AttachError::io(format!("map {}", path.display()), error),
             })?;
@@ -185,6 +188,10 @@ impl Attachment {
     /// What the lock on the alive byte says.
     pub(crate) fn alive_byte(&self) -> AliveByte {
         let segment = &self.segment;
+        if !self.origin.is_here() {
+            // The parent's descriptor, which leads to nothing here.
+            return AliveByte::Unclear;
+        }
         let look = |kind| conflicting(segment.fd.as_fd(), kind, segment.layout.alive_lock_off, 1);
         match (look(LockKind::Shared), look(LockKind::Exclusive)) {
             (Ok(Some(LockKind::Exclusive)), _) => AliveByte::Held,
@@ -197,6 +204,15 @@ impl Attachment {
     /// Whether the name still leads to this file.
     pub(crate) fn is_current(&self) -> Result<bool, Errno> {
         Ok(crate::segment::identity_of(&self.path)? == Some(self.segment.identity))
+    }
+}
+
+/// A description for the locks, which a mapping inherited by a child does not keep: by the name where it still leads to
+/// the same file, which needs no /proc.
+fn second_description(path: &Path, fd: &OwnedFd, identity: (u64, u64)) -> Result<OwnedFd, Errno> {
+    match open_file(path, Access::ReadOnly) {
+        Ok((again, stat)) if (stat.st_dev, stat.st_ino) == identity => Ok(again),
+        _ => for_locks(fd.as_fd(), identity, Access::ReadOnly),
     }
 }
 

@@ -183,6 +183,24 @@ impl Ring {
         self.next_by(timeout, || self.read_into(buffer))
     }
 
+    /// As [`Ring::next`], into the front of a buffer that may be larger than the frame.
+    ///
+    /// # Errors
+    ///
+    /// Besides those of `next`: [`ReadError::BufferSize`] when the buffer is smaller; the frame then does not count as
+    /// returned.
+    pub fn next_into(&self, buffer: &mut [u8], timeout: Option<Duration>) -> Result<Frame, ReadError> {
+        self.next_by(timeout, || {
+            self.read(|segment, slot, expected| {
+                let found = buffer.len() as u64;
+                let front = usize::try_from(expected).ok().and_then(|len| buffer.get_mut(..len));
+                let front = front.ok_or(ReadError::BufferSize { found, expected })?;
+                slot::copy_payload(&segment.map, segment.layout.payload_off(slot), front);
+                Ok(())
+            })
+        })
+    }
+
     /// Waits for a frame newer than the last one returned, and takes the newest by `take`.
     pub(crate) fn next_by<T>(
         &self,

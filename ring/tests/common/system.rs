@@ -56,13 +56,13 @@ impl Child {
             to: to.try_clone().unwrap().into(),
         };
         let parent = Line { ..line(&to_parent.0, &from_child.1) };
-        // SAFETY: the child runs `act` and leaves by `_exit`; it uses the allocator, which glibc makes usable in children,
-        // and no lock of the test harness.
         let pid = match how {
+            // SAFETY: the child runs `act` and leaves by `_exit`; it uses the allocator, which glibc makes usable in
+            // children, and no lock of the test harness.
             Fork::Handled => unsafe { libc::fork() },
             Fork::Bare => {
-                // SAFETY: as above, with the allocator unlocked because this thread is not in it and the tests that
-                // use it run it in a process without other threads.
+                // SAFETY: as above, with the allocator unlocked because the tests that use it run it in a process
+                // without other threads.
                 let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
                 i32::try_from(pid).unwrap()
             }
@@ -84,6 +84,17 @@ impl Child {
             unsafe { libc::_exit(code) };
         }
         Self { pid, line: parent, ended: false }
+    }
+
+    /// A child that is not spoken with and runs `act` for ever; returns its process id.
+    pub fn fork_silent(act: fn() -> !) -> i32 {
+        // SAFETY: as in `made_by`.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
+        if pid == 0 {
+            act();
+        }
+        pid
     }
 
     pub fn say(&mut self, text: &str) {
@@ -144,15 +155,26 @@ fn wait_for(pid: i32, flags: i32) -> Option<i32> {
     (found == pid).then_some(status)
 }
 
-pub fn kill(pid: i32, signal: i32) {
+fn kill(pid: i32, signal: i32) {
     // SAFETY: two numbers; the process is one that a test has made.
     unsafe { libc::kill(pid, signal) };
 }
 
-/// Whether a process is there and not a zombie.
-pub fn is_running(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+/// The child of a child, by its process id; killed when dropped.
+pub struct Grandchild(pub i32);
+
+impl Grandchild {
+    /// Whether it is there and no zombie.
+    pub fn is_running(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+    }
+}
+
+impl Drop for Grandchild {
+    fn drop(&mut self) {
+        kill(self.0, libc::SIGKILL);
+    }
 }
 
 fn pipe() -> (OwnedFd, OwnedFd) {
