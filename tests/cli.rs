@@ -4,6 +4,7 @@ mod writer;
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
 use camring_ring::PixelFormat;
@@ -435,6 +436,43 @@ fn rm_stale_removes_rings_without_a_daemon_and_no_others() {
     assert_eq!(left.as_array().unwrap().len(), 1);
     assert_eq!(shm.camring(&["rm", "--stale"]).with_code(0).text(), "no stale rings\n");
     shm.camring(&["rm"]).with_code(2);
+}
+
+#[test]
+fn what_a_killed_rm_leaves_is_removed_by_the_next_one() {
+    let shm = Shm::new();
+    for (point, arguments, said) in [
+        ("remove-retired", &["rm", "front"][..], "removed front\n"),
+        ("remove-retired", &["rm", "--stale"], "removed front\n"),
+        ("remove-public", &["rm", "--stale"], "removed front\n"),
+    ] {
+        live(&shm, "front").kill();
+        let mut killed = shm.command(&["rm", "front"]);
+        assert_eq!(killed.env("CAMRING_CRASH_AT", point).status().unwrap().signal(), Some(9), "{point}");
+        assert!(shm.anchor("front").exists(), "{point} is before the end");
+        let dry = [arguments, &["--dry-run"]].concat();
+        assert_eq!(shm.camring(&dry).with_code(0).text(), "would remove front\n", "{point}");
+        assert_eq!(shm.camring(arguments).with_code(0).text(), said, "{point}");
+        assert!(!shm.path().join("camring.front").exists(), "{point}");
+        shm.camring(&["rm", "front"]).with_code(66);
+    }
+    assert_eq!(shm.camring(&["rm", "--stale"]).with_code(0).text(), "no stale rings\n");
+}
+
+#[test]
+fn names_that_are_no_names_are_refused_with_the_reason() {
+    use std::os::unix::ffi::OsStrExt;
+    let shm = Shm::new();
+    for name in ["/camring.front", "a/b", "../front", ".lock-front", &"x".repeat(256)] {
+        for command in ["show", "wait", "snap"] {
+            let refused = shm.camring(&[command, name, "--any-owner"]);
+            assert!(refused.code != Some(0) && refused.errors.contains("name \""), "{command} {name}: {refused:?}");
+        }
+    }
+    let mut command = Command::new(env!("CARGO_BIN_EXE_camring"));
+    let output = command.arg("show").arg(std::ffi::OsStr::from_bytes(b"\xFF\xFE")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("invalid UTF-8"), "{output:?}");
 }
 
 #[test]

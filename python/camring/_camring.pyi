@@ -1,15 +1,32 @@
 """The native half: handles and frames."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Self, final
 
 from numpy.typing import NDArray
 from typing_extensions import Buffer, disjoint_base
 
+from camring._aio import Frames
 from camring._words import Color, Reason, State
 
-__all__ = ["Frame", "Pixels", "Ring", "RingInfo", "Stats", "__version__", "_attach_again", "_words", "attach", "rings"]
+__all__ = [
+    "Frame",
+    "Pixels",
+    "Ring",
+    "RingInfo",
+    "Stats",
+    "Watch",
+    "Writer",
+    "__version__",
+    "_attach_again",
+    "_close_writers",
+    "_words",
+    "attach",
+    "nearest",
+    "rings",
+    "wait_any",
+]
 
 __version__: str
 """Version of the package."""
@@ -33,6 +50,22 @@ def attach(
 def rings(*, shm_dir: str | os.PathLike[str] | None = None) -> list[RingInfo]:
     """The rings on this machine, by name; those that this process may not read carry an `error`."""
 
+def wait_any(rings: Sequence[Ring], timeout: float | None = None) -> list[Ring]:
+    """Waits until at least one ring has a frame newer than the last one that its handle returned; all such rings.
+
+    Empty after `timeout` seconds, or when every ring was removed. Takes no frame: call `next()` of those returned. One
+    system call waits for up to 128 rings. Ctrl-C ends the wait.
+    """
+
+def nearest(rings: Sequence[Ring], t_ns: int, tolerance: float) -> list[Frame]:
+    """For each ring the held frame that arrived nearest to `t_ns`, ns of CLOCK_MONOTONIC, in the order of the rings.
+
+    Raises Apart, which names the ring whose nearest frame is more than `tolerance` seconds away; NoFrame.
+    """
+
+def _close_writers() -> None:
+    """Ends what nobody has closed; the package has `atexit` call it."""
+
 def _attach_again(
     name: str, timeout: float | None, shm_dir: str | os.PathLike[str], owner: int | Literal["any"] | None
 ) -> Ring:
@@ -49,19 +82,58 @@ class Ring:
     one attaches again by name. Everything but `name`, `close` and `closed` raises ValueError once it is closed.
     """
 
-    def latest(self, *, max_age: float | None = None, out: Buffer | NDArray[Any] | None = None) -> Frame:
+    def latest(
+        self, *, copy: bool = True, max_age: float | None = None, out: Buffer | NDArray[Any] | None = None
+    ) -> Frame:
         """The newest frame, again when there is no newer one; waits for nothing.
 
-        max_age: refuse a frame older than so many seconds (StaleFrame). out: a writable, contiguous buffer of the
-        frame's size to copy into (BufferMismatch); the frame then shows that buffer. No other thread may touch it
-        during the call, and a bytearray cannot be resized while the frame lives.
+        copy: False leases the frame instead, as lease() does. max_age: refuse a frame older than so many seconds
+        (StaleFrame). out: a writable, contiguous buffer of the frame's size to copy into (BufferMismatch); the frame
+        then shows that buffer. No other thread may touch it during the call, and a bytearray cannot be resized while
+        the frame lives.
 
         Raises NoFrame until the first frame is published; Overrun; LayoutMismatch.
         """
     def next(self, timeout: float | None = None) -> Frame:
         """Waits for a frame newer than the last one returned, then returns the newest.
 
-        Raises Timeout (a TimeoutError) after `timeout` seconds; Overrun; LayoutMismatch. Ctrl-C ends the wait.
+        Raises Timeout (a TimeoutError) after `timeout` seconds; Overrun; LayoutMismatch; RingNotFound a second after
+        the ring was removed. Ctrl-C ends the wait.
+        """
+    def lease(self) -> Frame:
+        """The newest frame in place: read-only, without a copy, held against the writer until the lease ends.
+
+        `with ring.lease() as frame:` ends it and raises Revoked when the frame was overwritten meanwhile, which a
+        writer does only when it finds no other slot; an exception from the block goes first, and gets a note. So does
+        `frame.release()` and, in silence, the end of the frame and of all its views. Each lease takes a slot out of the
+        writer's hands: hold few, and none for long.
+
+        Raises NoFrame; LeaseUnavailable; Overrun; LayoutMismatch.
+        """
+    def lease_next(self, timeout: float | None = None) -> Frame:
+        """Waits for a frame newer than the last one returned, then leases the newest; as next() and lease()."""
+    def at(self, seq: int) -> Frame:
+        """The frame with exactly this number; it does not count as returned.
+
+        Raises Overrun, with the oldest number still held, when it was overwritten; NotYet, with the newest number, when
+        it is still to come; NoFrame.
+        """
+    def after(self, seq: int, timeout: float | None = None) -> Frame:
+        """The oldest frame still held that is newer than `seq`; waits for one. It does not count as returned.
+
+        Its `skipped` counts the numbers between `seq` and it, overwritten before they were read. Called with the number
+        returned before, it gives every frame as long as the reader keeps up. Raises as next() does.
+        """
+    def history(self, n: int) -> list[Frame]:
+        """The newest `n` frames still held, oldest first; fewer when fewer are held. They do not count as returned."""
+    def held(self) -> list[int]:
+        """Numbers of all frames that are held now, oldest first; copies nothing."""
+    def nearest(self, t_ns: int) -> Frame:
+        """The held frame that arrived nearest to `t_ns`, ns of CLOCK_MONOTONIC; it does not count as returned."""
+    def __aiter__(self) -> Frames:
+        """The newest frame not yet seen, again and again, for `async for`: a thread waits and copies, the loop does not.
+
+        Ends as iteration does. Every iterator has a thread of its own while it waits; give each task its own.
         """
     def __iter__(self) -> Iterator[Frame]:
         """The newest frame not yet seen, again and again; waits through outages.
@@ -129,14 +201,43 @@ class Pixels:
 
 @final
 class Frame(Pixels):
-    """One frame: a buffer of pixels that belongs to the caller, with its metadata.
+    """One frame: pixels with their metadata; a copy that belongs to the caller, or leased in place.
 
     `numpy.asarray(frame)`, `memoryview(frame)` and everything else that speaks the buffer protocol see the pixels
-    without a copy; they stay valid as long as anybody uses them, whatever happens to the ring.
+    without a copy. Their memory stays as long as anybody uses it, whatever happens to the ring; a copy is the caller's
+    to change, a leased frame is read-only and the frame's own until `valid` says otherwise.
     """
 
     def numpy(self) -> NDArray[Any]:
-        """The pixels as a NumPy array, without a copy and writable."""
+        """The pixels as a NumPy array, without a copy; writable unless the frame is leased."""
+    def jpeg(self, quality: int = 85) -> bytes:
+        """The picture as a JPEG file, quality 1 to 100; other threads run meanwhile.
+
+        Raises ValueError for a frame that is no picture; Revoked.
+        """
+    def release(self) -> None:
+        """Ends the lease; Revoked when the frame was overwritten while it was leased. Nothing to do for a copy.
+
+        Views keep their memory, which then may show another frame at any time; `valid` tells.
+        """
+    def __enter__(self) -> Self: ...
+    def __exit__(self, _exception_type: object, exception: object, _traceback: object) -> None: ...
+    def __dlpack__(
+        self,
+        *,
+        stream: object = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        """The pixels as a DLPack capsule, for `from_dlpack` of NumPy, PyTorch and others.
+
+        A copy is shared and writable; a leased frame is shared read-only, which only consumers of DLPack 1.0 can be told
+        (BufferError for older ones). copy=True: a copy of the pixels. The capsule, and what takes it over, keeps
+        the pixels and the lease.
+        """
+    def __dlpack_device__(self) -> tuple[int, int]:
+        """`(1, 0)`: main memory."""
     def to_source(self, x: float, y: float) -> tuple[float, float]:
         """Where the point (x, y) of this picture lies in the camera's own picture: undoes crop, letterbox and scale."""
     @property
@@ -149,8 +250,21 @@ class Frame(Pixels):
     def age(self) -> float:
         """Seconds since the picture's last packet arrived, now; time suspended included."""
     @property
+    def age_approximate(self) -> bool:
+        """Whether `age` was taken from the wall clock, because the daemon's other clocks are not this process's."""
+    @property
     def valid(self) -> bool:
-        """Whether the pixels are what was published: a copy always is."""
+        """Whether the pixels are those of this frame, from when it was read up to now; a copy's always are.
+
+        Also after the lease has ended: the writer may then use the memory for another frame at any time. False in a
+        forked child: the lease is its parent's.
+        """
+    @property
+    def is_leased(self) -> bool:
+        """Whether this frame is leased: shown in place and held against the writer."""
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the writer takes the lease into account at the moment; False for a copy, and for an ended lease."""
     @property
     def generation(self) -> str:
         """Identity of the ring's file that it was read from, 32 hexadecimal digits."""
@@ -398,3 +512,101 @@ class Stats:
     @property
     def missed_wakes(self) -> int:
         """Sleeps that ended by themselves although something had changed."""
+
+@final
+class Watch:
+    """Looks for frames of a ring on behalf of one iterator, without taking them."""
+
+    def __new__(cls, ring: Ring) -> Self: ...
+    def look(self) -> bool | None:
+        """Waits a slice: True = there is a frame that the handle has not returned, False = not yet, None = the camera
+        has ended."""
+    def take(self, lost: int) -> Frame | None:
+        """The newest frame if the handle has not returned it, else None; `lost` is added to its `skipped`."""
+
+@final
+class Writer:
+    """Publishes arrays into a ring: pictures that were drawn on, or a camera that is a program.
+
+    Every reader of the layout reads such a ring. Its state is `live` from the first picture on and `stopped` after
+    `close`; the ring stays, and the next writer of the name takes it over and continues the numbers. Several threads may
+    share a writer. A forked child may not publish (Forked): it makes a writer of its own, for another ring.
+    """
+
+    def __new__(
+        cls,
+        name: str,
+        *,
+        shape: Sequence[int] | None = None,
+        format: str = "bgr",
+        slots: int = 8,
+        shm_dir: str | os.PathLike[str] | None = None,
+        segment: str | None = None,
+        lease_policy: Literal["fresh", "protect", "off"] = "fresh",
+        mode: int = 0o640,
+        group: str | None = None,
+        stale_after: float = 1.0,
+        value_scale: float = 1.0,
+        value_offset: float = 0.0,
+        timeout: float | None = 5.0,
+    ) -> Self:
+        """Takes the ring `name` (`front`, or `front.small`), or makes it.
+
+        shape: the arrays' shape, (height, width, channels) or what `format` has instead; the ring is then made at its
+        full size at once, and arrays of another shape are refused. None: the first array decides, and a larger one
+        makes a larger generation that readers follow. format: `bgr`, `rgb`, `gray`, `bgra`, `rgba`, `i420`, `nv12`,
+        `rgb-planar-f32` or `opaque`. slots: frames kept, 3 to 256. segment: another public name than `camring.NAME`.
+        mode, group: who may read. stale_after: readers' default for "stale", seconds. value_scale,
+        value_offset: what the floats of a float format mean, value = byte * value_scale + value_offset. timeout:
+        seconds to wait for another writer of the ring to end (None = for ever).
+
+        Raises InvalidName; RingBusy, with the other writer's pid; NoRoom; NameTaken; RingPermission; SystemRefused.
+        """
+    def publish(
+        self,
+        array: Buffer | NDArray[Any],
+        *,
+        arrival_ns: int | None = None,
+        source_seq: int | None = None,
+        source_unix_ns: int | None = None,
+        pts_ns: int | None = None,
+        like: Frame | None = None,
+    ) -> int:
+        """Copies `array` into the ring as its newest frame and wakes the readers; returns the frame's number.
+
+        array: a contiguous buffer of the ring's shape and items (a NumPy array, a Frame), or as many plain bytes where
+        the ring's shape is fixed. arrival_ns: when the picture arrived, ns of CLOCK_MONOTONIC; None = now. source_seq:
+        number of the source's picture; None = one more than the last. source_unix_ns: the source's own clock. like: the
+        frame that the picture was made from: its times, source number and place in the source are taken over. Other
+        threads run while it copies; what they write into the array meanwhile may be in the frame.
+
+        Raises BufferMismatch; NoSlot; NoRoom; Forked; Revoked for a leased frame that was overwritten meanwhile.
+        """
+    def close(self) -> None:
+        """Ends the ring's life with this writer: state `stopped`. The ring and its frames stay."""
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, exception_type: object = None, _exception: object = None, _traceback: object = None
+    ) -> None:
+        """Closes; after an exception the ring's reason says `internal`."""
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, or belongs to the process that this one was forked from."""
+    @property
+    def name(self) -> str:
+        """The ring's name."""
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The shape that every array must have; None = the array decides."""
+    @property
+    def format(self) -> str:
+        """How the bytes are to be read: `bgr`, `rgb`, `gray`, ..."""
+    @property
+    def seq(self) -> int:
+        """Number of the newest frame, an earlier writer's included; 0 while there is none."""
+    @property
+    def adopted(self) -> bool:
+        """Whether a ring was there and was taken over."""
+    @property
+    def problem(self) -> str | None:
+        """What keeps the ring's names from being right, in words; None = nothing known."""

@@ -72,7 +72,7 @@ class Timeout(Error, TimeoutError):
 
 
 class Overrun(Error):
-    """The writer overtook every attempt to copy the frame: the ring has too few slots for this reader."""
+    """The frame was overwritten, or the writer overtook every attempt to copy it: too few slots for this reader."""
 
     oldest: int
     """Number of the oldest frame still held."""
@@ -80,3 +80,67 @@ class Overrun(Error):
 
 class BufferMismatch(Error, ValueError):
     """`out` cannot take the frame: read-only, not contiguous, or of another size, shape or item."""
+
+
+class Revoked(Error):
+    """A leased frame was overwritten while it was held: discard what was computed from it."""
+
+    seq: int
+    """Number of the frame."""
+
+
+class LeaseUnavailable(Error):
+    """Frames of this ring cannot be leased, because of its policy or of the system's; `latest()` copies them."""
+
+
+class NotYet(Error):
+    """The frame has not been published yet."""
+
+    seq: int
+    """Number of the frame that was asked for."""
+    newest: int
+    """Number of the newest frame."""
+
+
+class Apart(Error):
+    """A ring holds no frame near enough to the time asked for."""
+
+    ring: str
+    """Name of the ring."""
+    wanted_ns: int
+    """The time asked for, ns of CLOCK_MONOTONIC."""
+    nearest_ns: int
+    """Arrival of the nearest frame that the ring holds, ns of CLOCK_MONOTONIC."""
+    tolerance: float
+    """How far away it may be, seconds."""
+
+
+class RingBusy(_SystemError):
+    """Another process writes the ring."""
+
+    pid: int | None
+    """The process, when it can be told."""
+
+
+class NoRoom(_SystemError):
+    """The memory mount has no room for the ring, or for a larger one; `filename` is the mount."""
+
+    needed: int | None
+    """Bytes that the ring needs; None while the next try is not due yet."""
+    free: int | None
+    """Bytes that are free; None while the next try is not due yet."""
+
+
+class NameTaken(_SystemError, FileExistsError):
+    """The ring's public name belongs to something else; `filename` is the name."""
+
+
+class NoSlot(Error):
+    """Every slot is leased under the policy `protect`, or being written; the picture was dropped and counted."""
+
+
+class Forked(Error):
+    """A writer was used in a forked child, where it does not belong."""
+
+    pid: int
+    """The process that owns it."""

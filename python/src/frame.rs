@@ -1,28 +1,60 @@
 //! `Frame`: the pixels of one picture and everything the ring says about it.
 
-use camring_ring::{FrameFlags, age_ns};
-use pyo3::exceptions::PyValueError;
+use camring_ring::{FrameFlags, FrameMeta, Lease, age_ns};
+use pyo3::exceptions::{PyBufferError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyTuple};
 
+use crate::dlpack;
+use crate::errors::{read_error, revoked};
+use crate::jpeg;
 use crate::picture::Picture;
-use crate::view::{Memory, Pixels};
+use crate::view::{Leased, Memory, Pixels};
 
-/// One frame: a buffer of pixels that belongs to the caller, with its metadata.
+/// One frame: pixels with their metadata; a copy that belongs to the caller, or leased in place.
 ///
 /// `numpy.asarray(frame)`, `memoryview(frame)` and everything else that speaks the buffer protocol see the pixels
-/// without a copy; they stay valid as long as anybody uses them, whatever happens to the ring.
+/// without a copy. Their memory stays as long as anybody uses it, whatever happens to the ring; a copy is the caller's
+/// to change, a leased frame is read-only and the frame's own until `valid` says otherwise.
 #[pyclass(frozen, extends = Pixels, module = "camring")]
 pub(crate) struct Frame {
     frame: camring_ring::Frame,
     picture: Picture,
+    /// The ring's name, for errors.
+    ring: Box<str>,
+    /// What the clock of another time namespace adds to the age, ns; `None` in the daemon's own.
+    clock_shift_ns: Option<i64>,
 }
 
 impl Frame {
-    pub(crate) fn new(py: Python<'_>, frame: camring_ring::Frame, memory: Memory) -> PyResult<Py<Self>> {
+    pub(crate) fn new(
+        py: Python<'_>,
+        ring: &camring_ring::Ring,
+        frame: camring_ring::Frame,
+        memory: Memory,
+    ) -> PyResult<Py<Self>> {
         let picture = Picture::of(&frame.meta.geometry);
+        let age = ring.age(&frame.meta);
+        let clock_shift_ns = age.approximate.then(|| age.ns.saturating_sub(age_ns(&frame.meta)));
         let pixels = PyClassInitializer::from(Pixels::new(memory, picture));
-        Py::new(py, pixels.add_subclass(Self { frame, picture }))
+        Py::new(py, pixels.add_subclass(Self { frame, picture, ring: ring.name().into(), clock_shift_ns }))
+    }
+
+    pub(crate) fn leased(py: Python<'_>, ring: &camring_ring::Ring, lease: Lease) -> PyResult<Py<Self>> {
+        Self::new(py, ring, *lease.frame(), Memory::Leased(Leased::new(lease).into()))
+    }
+
+    pub(crate) fn meta(&self) -> &FrameMeta {
+        &self.frame.meta
+    }
+
+    /// Refuses what was read from a frame that has been overwritten.
+    fn check_valid(slf: &Bound<'_, Self>) -> PyResult<()> {
+        if slf.as_super().get().is_valid() { Ok(()) } else { Err(slf.get().revoked(slf.py())) }
+    }
+
+    pub(crate) fn revoked(&self, py: Python<'_>) -> PyErr {
+        revoked(py, &self.ring, self.frame.meta.seq)
     }
 
     fn has(&self, flag: FrameFlags) -> bool {
@@ -39,7 +71,7 @@ impl Frame {
         format!("<camring.Frame {seq}: {}x{} {}, {age:.3} s old>", geometry.width, geometry.height, geometry.format)
     }
 
-    /// The pixels as a NumPy array, without a copy and writable.
+    /// The pixels as a NumPy array, without a copy; writable unless the frame is leased.
     fn numpy<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         slf.py().import("numpy")?.call_method1("asarray", (slf,))
     }
@@ -52,6 +84,60 @@ impl Frame {
             return Err(PyValueError::new_err(text));
         }
         Ok(((x - offset_x) / scale_x, (y - offset_y) / scale_y))
+    }
+
+    /// The picture as a JPEG file, quality 1 to 100; the interpreter lock is released meanwhile.
+    #[pyo3(signature = (quality=85))]
+    fn jpeg<'py>(slf: &Bound<'py, Self>, quality: u8) -> PyResult<Bound<'py, PyBytes>> {
+        if !(1..=100).contains(&quality) {
+            return Err(PyValueError::new_err(format!("quality is {quality}; expected 1 to 100")));
+        }
+        let (meta, pixels) = (*slf.get().meta(), slf.as_super().get());
+        let copy = slf.py().detach(|| pixels.copy());
+        Self::check_valid(slf)?;
+        let file = slf.py().detach(|| jpeg::encode(&meta, &copy, quality));
+        Ok(PyBytes::new(slf.py(), &file.map_err(PyValueError::new_err)?))
+    }
+
+    /// The pixels as a DLPack capsule, for `from_dlpack` of NumPy, PyTorch and others.
+    ///
+    /// A copy is shared and writable; a leased frame is shared read-only, which only consumers of DLPack 1.0 can be told
+    /// (`BufferError` for older ones). copy=True: a copy of the pixels.
+    #[pyo3(signature = (*, stream=None, max_version=None, dl_device=None, copy=None))]
+    fn __dlpack__<'py>(
+        slf: &Bound<'py, Self>,
+        stream: Option<&Bound<'py, PyAny>>,
+        max_version: Option<(u32, u32)>,
+        dl_device: Option<(i32, i32)>,
+        copy: Option<bool>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if stream.is_some() {
+            return Err(PyBufferError::new_err(
+                "a frame is in main memory, where there are no streams; pass stream=None",
+            ));
+        }
+        if let Some(device) = dl_device.filter(|device| *device != dlpack::CPU) {
+            let text = format!(
+                "a frame is in main memory, device {:?}, not {device:?}; move the tensor afterwards",
+                dlpack::CPU
+            );
+            return Err(PyBufferError::new_err(text));
+        }
+        let versioned = max_version.is_some_and(|(major, _)| major >= 1);
+        let copied = copy == Some(true);
+        let wish = dlpack::Wish { versioned, copied };
+        let pixels = slf.as_super();
+        if copied {
+            let duplicate = pixels.get().duplicate(slf.py())?;
+            Self::check_valid(slf)?;
+            return dlpack::capsule(&duplicate, &wish);
+        }
+        dlpack::capsule(pixels, &wish)
+    }
+
+    /// `(1, 0)`: main memory.
+    fn __dlpack_device__(&self) -> (i32, i32) {
+        dlpack::CPU
     }
 
     /// Number of this frame; the first one of a ring is 1, numbers never repeat.
@@ -69,13 +155,58 @@ impl Frame {
     /// Seconds since the picture's last packet arrived, now; time suspended included.
     #[getter]
     fn age(&self) -> f64 {
-        age_ns(&self.frame.meta) as f64 / 1e9
+        age_ns(&self.frame.meta).saturating_add(self.clock_shift_ns.unwrap_or(0)) as f64 / 1e9
     }
 
-    /// Whether the pixels are what was published: a copy always is.
+    /// Whether `age` was taken from the wall clock, because the daemon's other clocks are not this process's.
     #[getter]
-    fn valid(&self) -> bool {
-        true
+    fn age_approximate(&self) -> bool {
+        self.clock_shift_ns.is_some()
+    }
+
+    /// Whether the pixels are those of this frame, from when it was read up to now; a copy's always are.
+    ///
+    /// Also after the lease has ended: the writer may then use the memory for another frame at any time.
+    #[getter]
+    fn valid(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_valid()
+    }
+
+    /// Whether this frame is leased: shown in place and held against the writer.
+    #[getter]
+    fn is_leased(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_leased()
+    }
+
+    /// Whether the writer takes the lease into account at the moment; False for a copy, and for an ended lease.
+    #[getter]
+    fn is_guarded(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_guarded()
+    }
+
+    /// Ends the lease; `Revoked` when the frame was overwritten while it was leased. Nothing to do for a copy.
+    ///
+    /// Views keep their memory, which then may show another frame at any time; `valid` tells.
+    fn release(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.as_super().get().end_lease().map_err(|error| read_error(slf.py(), &error))
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// Ends the lease: raises `Revoked` as `release` does, unless another exception is on its way; that one gets a note.
+    fn __exit__(
+        slf: &Bound<'_, Self>,
+        _exception_type: &Bound<'_, PyAny>,
+        exception: &Bound<'_, PyAny>,
+        _traceback: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        match slf.as_super().get().end_lease() {
+            Ok(()) => Ok(()),
+            Err(error) if exception.is_none() => Err(read_error(slf.py(), &error)),
+            Err(error) => exception.call_method1("add_note", (error.to_string(),)).map(drop),
+        }
     }
 
     /// Identity of the ring's file that it was read from, 32 hexadecimal digits.

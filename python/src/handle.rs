@@ -1,4 +1,4 @@
-//! The handle behind a Python `Ring`: attaches by slices, re-attaches after a fork, and can be closed.
+//! The handle behind a Python `Ring`: attaches by slices, and can be closed.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,13 +50,6 @@ pub(crate) fn attach(py: Python<'_>, name: &str, options: &AttachOptions) -> PyR
     }
 }
 
-#[derive(Debug)]
-struct Live {
-    ring: Arc<Ring>,
-    /// The process that attached.
-    pid: u32,
-}
-
 /// A ring by name, attached in this process.
 #[derive(Debug)]
 pub(crate) struct Handle {
@@ -64,37 +57,20 @@ pub(crate) struct Handle {
     pub(crate) options: AttachOptions,
     /// `None` once closed. Locked only with the interpreter lock held and never while it is released: a fork, which
     /// needs that lock too, can therefore not leave it locked in the child.
-    live: Mutex<Option<Live>>,
+    ring: Mutex<Option<Arc<Ring>>>,
 }
 
 impl Handle {
     pub(crate) fn attach(py: Python<'_>, name: String, options: AttachOptions) -> PyResult<Self> {
         let ring = Arc::new(attach(py, &name, &options)?);
-        Ok(Self { name, options, live: Mutex::new(Some(Live { ring, pid: std::process::id() })) })
+        Ok(Self { name, options, ring: Mutex::new(Some(ring)) })
     }
 
-    /// The attached ring; in a forked child, one of its own.
-    ///
-    /// The parent's is not touched there: another thread may have held its lock while the process forked, and its
-    /// presence lock belongs to the parent.
-    pub(crate) fn ring(&self, py: Python<'_>) -> PyResult<Arc<Ring>> {
-        let pid = std::process::id();
-        match &*self.lock() {
-            None => return Err(self.closed()),
-            Some(live) if live.pid == pid => return Ok(Arc::clone(&live.ring)),
-            Some(_) => {}
-        }
-        let ring = Arc::new(attach(py, &self.name, &self.options)?);
-        let mut live = self.lock();
-        match &*live {
-            None => Err(self.closed()),
-            // Another thread was faster.
-            Some(live) if live.pid == pid => Ok(Arc::clone(&live.ring)),
-            Some(_) => {
-                *live = Some(Live { ring: Arc::clone(&ring), pid });
-                Ok(ring)
-            }
-        }
+    /// The attached ring, which attaches again by itself in a forked child.
+    pub(crate) fn ring(&self) -> PyResult<Arc<Ring>> {
+        self.lock()
+            .clone()
+            .ok_or_else(|| PyValueError::new_err(format!("ring \"{}\" is closed; attach again", self.name)))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -106,11 +82,7 @@ impl Handle {
         drop(self.lock().take());
     }
 
-    fn closed(&self) -> PyErr {
-        PyValueError::new_err(format!("ring \"{}\" is closed; attach again", self.name))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Ring>>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

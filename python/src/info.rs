@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use camring_ring::clock::mono_ns;
-use camring_ring::{AttachError, AttachOptions, Liveness, Presence, ReaderStats, RingName, ShmDir, Status, age_ns};
+use camring_ring::{AttachError, AttachOptions, Liveness, Presence, ReaderStats, RingName, ShmDir, Status};
 use pyo3::prelude::*;
 
 use crate::handle;
@@ -45,7 +45,7 @@ impl RingInfo {
     pub(crate) fn of(name: &str, ring: &camring_ring::Ring) -> Self {
         let (status, layout) = (ring.status(), ring.layout());
         let newest = ring.peek().ok();
-        let age_ns = newest.as_ref().map(age_ns);
+        let age_ns = newest.as_ref().map(|meta| ring.age(meta).ns);
         let stale_after_ns = i64::from(layout.stale_after_ms) * 1_000_000;
         Self {
             name: name.to_owned(),

@@ -55,6 +55,14 @@ impl Picture {
         Self::shaped(geometry).filter(|picture| picture.fits(geometry.len)).unwrap_or_else(|| Self::flat(geometry.len))
     }
 
+    /// What the arrays of a format are made of.
+    pub(crate) const fn item_of(format: PixelFormat) -> Item {
+        match format {
+            PixelFormat::RgbPlanarF32 => Item::F32,
+            _ => Item::U8,
+        }
+    }
+
     fn shaped(geometry: &Geometry) -> Option<Self> {
         let (height, width) = (isize::try_from(geometry.height).ok()?, isize::try_from(geometry.width).ok()?);
         let stride = isize::try_from(geometry.plane_strides[0]).ok()?;

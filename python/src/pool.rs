@@ -20,6 +20,11 @@ impl Pool {
         Pooled { bytes: spare.unwrap_or_default(), pool: Arc::clone(self) }
     }
 
+    /// A buffer that was allocated elsewhere and is to come here in the end.
+    pub(crate) fn adopt(self: &Arc<Self>, bytes: Vec<u8>) -> Pooled {
+        Pooled { bytes, pool: Arc::clone(self) }
+    }
+
     /// Keeps `bytes` for a later frame unless there are enough.
     pub(crate) fn give(&self, bytes: Vec<u8>) {
         let mut spare = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -40,6 +45,13 @@ impl Pooled {
     /// The buffer itself, and where it is to be given back.
     pub(crate) fn into_parts(mut self) -> (Vec<u8>, Arc<Pool>) {
         (std::mem::take(&mut self.bytes), Arc::clone(&self.pool))
+    }
+}
+
+impl From<Vec<u8>> for Pooled {
+    /// A buffer of no ring's pool.
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, pool: Arc::default() }
     }
 }
 

@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import camring
 
@@ -22,6 +23,14 @@ def eventually(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
         time.sleep(0.005)
+
+
+def lease_bytes(path: Path) -> int:
+    """How many bytes of leases are locked on a ring, as the kernel lists them: neighbours are one lock there."""
+    inode = path.stat().st_ino
+    locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
+    spans = [(int(lock[6]), int(lock[7])) for lock in locks if lock[5].endswith(f":{inode}") and lock[7] != "EOF"]
+    return sum(last - first + 1 for first, last in spans if 1 << 40 <= first < 1 << 41)
 
 
 def byte_of(seq: int, k: int) -> int:
@@ -72,3 +81,42 @@ def read_in_child(ring: camring.Ring, answer: multiprocessing.SimpleQueue[object
     frame = ring.next(timeout=DEADLINE)
     readers = ring.info().readers
     answer.put((bytes(frame) == payload_of(frame.seq, frame.nbytes), os.getpid() in readers, ring.name))
+
+
+def child_sees_revoked(frame: camring.Frame, answer: multiprocessing.SimpleQueue[object]) -> None:
+    """Runs in a forked child: a lease that it has inherited is its parent's."""
+    answer.put(not frame.valid)
+
+
+class Loader:
+    """Gives what worker processes have read, as a data loader does: the ring itself goes to every worker."""
+
+    def __init__(self, ring: camring.Ring, workers: int, frames: int, method: str) -> None:
+        self.ring, self.workers, self.frames = ring, workers, frames
+        self.context: Any = multiprocessing.get_context(method)
+
+    def __iter__(self) -> Iterator[tuple[int, int, bool]]:
+        results = self.context.Queue()
+        work = (self.ring, self.frames, results)
+        processes = [self.context.Process(target=load_frames, args=work) for _ in range(self.workers)]
+        for process in processes:
+            process.start()
+        for _ in range(self.workers * self.frames):
+            yield results.get(timeout=DEADLINE)
+        for process in processes:
+            process.join(DEADLINE)
+            assert process.exitcode == 0
+
+
+def load_frames(ring: camring.Ring, frames: int, results: Any) -> None:
+    """A loader's worker: copies and leases by turns; pid, number, and whether the frame was whole."""
+    for turn in range(frames):
+        frame = ring.next(timeout=DEADLINE) if turn % 2 else ring.lease_next(timeout=DEADLINE)
+        with frame:
+            whole = bytes(frame) == payload_of(frame.seq, frame.nbytes)
+        results.put((os.getpid(), frame.seq, whole))
+
+
+def first_number(ring: camring.Ring) -> int:
+    """Runs in a process of a pool."""
+    return ring.latest().seq

@@ -17,12 +17,15 @@ use crate::lease::Holds;
 use crate::lock::{LockKind, conflicting, try_lock};
 use crate::name::{SegmentName, ShmDir};
 use crate::process::{random_u64, uid_of};
-use crate::segment::{Access, MapError, Segment, open_file};
+use crate::segment::{Access, MapError, Segment, for_locks, open_file};
 
 /// Pause between two looks for a ring that is not there yet.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// Attempts to open a ring without a fork of another thread in between.
 const FORK_TRIES: u32 = 8;
+/// Most bytes of header and slot table that are mapped at once when a reader attaches; the largest table of this layout
+/// version takes 68 KiB.
+const POPULATE_MAX: u64 = 1 << 20;
 /// The service's user, trusted as an owner when the host has it.
 const SERVICE_USER: &str = "camring";
 
@@ -152,8 +155,11 @@ impl Attachment {
             return Err(AttachError::Untrusted { name: name.to_string(), path: path.to_owned(), uid: stat.st_uid });
         }
         let identity = (stat.st_dev, stat.st_ino);
-        let segment =
-            Segment::map(fd, stat.st_size.cast_unsigned(), identity, Access::ReadOnly).map_err(|e| match e {
+        let size = stat.st_size.cast_unsigned();
+        let segment = second_description(path, &fd, identity)
+            .map_err(MapError::from)
+            .and_then(|locks| Segment::map_beside(fd.as_fd(), locks, size, identity, Access::ReadOnly))
+            .map_err(|e| match e {
                 MapError::Layout(error) => AttachError::Layout { name: name.to_string(), error },
                 MapError::Io(error) => AttachError::io(format!("map {}", path.display()), error),
             })?;
@@ -163,7 +169,9 @@ impl Attachment {
             Retired::Removed => return Err(AttachError::Removed(name.to_string())),
         }
         let table_end = segment.layout.slot_header_off(segment.layout.slot_count.min(SLOTS_MAX));
-        segment.map.populate_read(0, table_end.next_multiple_of(4096).min(segment.layout.data_off));
+        // A header may claim a table of terabytes: what is not mapped now is mapped when it is read.
+        let populated = table_end.next_multiple_of(4096).min(segment.layout.data_off).min(POPULATE_MAX);
+        segment.map.populate_read(0, populated);
         if options.presence == Presence::Counted {
             take_presence(&segment);
         }
@@ -192,6 +200,15 @@ impl Attachment {
     /// Whether the name still leads to this file.
     pub(crate) fn is_current(&self) -> Result<bool, Errno> {
         Ok(crate::segment::identity_of(&self.path)? == Some(self.segment.identity))
+    }
+}
+
+/// A description for the locks, which a mapping inherited by a child does not keep: by the name where it still leads to
+/// the same file, which needs no /proc.
+fn second_description(path: &Path, fd: &OwnedFd, identity: (u64, u64)) -> Result<OwnedFd, Errno> {
+    match open_file(path, Access::ReadOnly) {
+        Ok((again, stat)) if (stat.st_dev, stat.st_ino) == identity => Ok(again),
+        _ => for_locks(fd.as_fd(), identity, Access::ReadOnly),
     }
 }
 

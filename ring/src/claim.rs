@@ -44,7 +44,7 @@ impl Claim<'_> {
             // Readers may rely on locks from here on: this claim is the first one that asks again.
             head::store_u32(map, at::LEASE_NOW, 0);
         }
-        let unleased = self.first_unleased();
+        let unleased = self.first_unleased(policy);
         if !paused {
             self.judge(guard, policy, began, oldest.1);
         }
@@ -55,13 +55,16 @@ impl Claim<'_> {
     }
 
     /// Takes the oldest slot whose lease byte the kernel gives; `None` when readers hold all of them.
-    fn first_unleased(&self) -> Option<u32> {
+    ///
+    /// Where the kernel cannot tell, a slot counts as free; under `protect`, whose readers rely on the answer, as leased.
+    fn first_unleased(&self, policy: LeasePolicy) -> Option<u32> {
         let Segment { layout, fd, .. } = &self.live.segment;
         let mut tried = None;
         while let Some(candidate) = self.oldest_after(tried) {
             let lock = layout.lease_lock_base + u64::from(candidate.1);
             match try_lock(fd.as_fd(), LockKind::Exclusive, lock, 1) {
                 Ok(Locked::Conflict) => tried = Some(candidate),
+                Err(_) if policy == LeasePolicy::Protect => tried = Some(candidate),
                 locked => {
                     crash::at(CrashPoint::ClaimLocked);
                     let index = self.begin(candidate.1);

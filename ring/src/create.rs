@@ -17,7 +17,7 @@ use crate::layout::{HEADER_BYTES, HUGE_ALIGN, Layout, SLOTS_MAX, at};
 use crate::lock::{LockKind, try_lock};
 use crate::options::{HugePages, ReaderGroup, WriterOptions};
 use crate::process;
-use crate::segment::{Access, Mapping, Segment, allocate, free_bytes, unnamed_file};
+use crate::segment::{Access, Mapping, Segment, allocate, for_locks, free_bytes, unnamed_file};
 use crate::status::Counter;
 use crate::sync::Region;
 use crate::wait::wake_all;
@@ -82,10 +82,11 @@ pub(crate) fn format_segment(fd: OwnedFd, map: Mapping, layout: Layout) -> io::R
     head::store_u64(&map, Counter::Generations.offset(), 1);
     enter(&map, 1);
     map.write_config(&layout.encode());
-    try_lock(fd.as_fd(), LockKind::Exclusive, layout.alive_lock_off, 1)?;
     let stat = rustix::fs::fstat(&fd)?;
     let identity = (stat.st_dev, stat.st_ino);
-    Ok(Segment { map, layout, fd: Descriptor::new(fd, identity), identity })
+    let fd = Descriptor::new(for_locks(fd.as_fd(), identity, Access::ReadWrite)?, identity);
+    try_lock(fd.as_fd(), LockKind::Exclusive, layout.alive_lock_off, 1)?;
+    Ok(Segment { map, layout, fd, identity })
 }
 
 /// Maps and pins pages as configured.

@@ -6,7 +6,7 @@ use crate::error::ReadError;
 use crate::frame::{FrameMeta, Sequence};
 use crate::head::{self, Head};
 use crate::meta;
-use crate::reader::{ATTEMPTS, Frame, Ring, Waited, copy_into};
+use crate::reader::{ATTEMPTS, Frame, Ring, Waited};
 use crate::segment::Segment;
 use crate::slot;
 
@@ -187,7 +187,7 @@ impl Ring {
         buffer: &mut Vec<u8>,
     ) -> Result<Option<Frame>, ReadError> {
         let Some(meta) = self.describe(segment, place)? else { return Ok(None) };
-        copy_into(segment, place.slot, meta.geometry.len, buffer);
+        self.copy_into(segment, place.slot, meta.geometry.len, buffer)?;
         let whole = slot::is_unchanged(&segment.map, &segment.layout, place.slot, place.seq << 1);
         Ok(whole.then_some(Frame { meta, skipped, generation: segment.layout.ring_uuid }))
     }

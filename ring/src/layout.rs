@@ -554,6 +554,7 @@ impl Layout {
     fn validate(&self, file_size: u64) -> Result<(), LayoutError> {
         let require = |ok: bool, what: &str| if ok { Ok(()) } else { Err(LayoutError::Invalid(what.to_owned())) };
         require(self.file_bytes == file_size, "the file's size is not the one the header states")?;
+        require(self.file_bytes < LEASE_LOCK_BASE, "the file has 1 TiB or more")?;
         require((SLOTS_MIN..=SLOTS_MAX).contains(&self.slot_count), "the slot count is not between 3 and 256")?;
         require(self.header_bytes >= HEADER_BYTES, "the header is too small")?;
         require(
@@ -726,6 +727,10 @@ mod tests {
         refuse(|l| l.slot_table_off = 64, "a table inside the header");
         refuse(|l| l.slot_header_bytes = 8, "slot headers that overlap");
         refuse(|l| l.file_bytes += 1, "another file size");
+        let mut huge = sample();
+        huge.file_bytes = LEASE_LOCK_BASE;
+        let error = Layout::decode(&huge.encode(), LEASE_LOCK_BASE).expect_err("locks inside the file");
+        assert_eq!(error, LayoutError::Invalid("the file has 1 TiB or more".into()));
         refuse(|l| l.lease_lock_base = u64::MAX, "locks out of range");
     }
 

@@ -44,11 +44,12 @@ impl Holds {
     }
 }
 
-/// One counted hold on a slot; given back when dropped.
+/// One counted hold on a slot; given back when dropped, if not before.
 #[derive(Debug)]
 struct Hold {
     attachment: Arc<Attachment>,
     slot: u32,
+    ended: bool,
 }
 
 impl Hold {
@@ -70,14 +71,13 @@ impl Hold {
         // Pairs with the fence in `slot::begin_write`, which runs under the writer's lock: a writer that had the slot
         // before us has made its stamp odd, and the check that follows sees it.
         fence(Ordering::SeqCst);
-        Ok(Some(Self { attachment: Arc::clone(attachment), slot }))
+        Ok(Some(Self { attachment: Arc::clone(attachment), slot, ended: false }))
     }
-}
 
-impl Drop for Hold {
-    fn drop(&mut self) {
+    /// Gives the slot back to the writer; the memory stays.
+    fn end(&mut self) {
         // In a forked child neither the lock nor the mutex, which a thread of the parent may have locked, are its own.
-        if !self.attachment.origin.is_here() {
+        if std::mem::replace(&mut self.ended, true) || !self.attachment.origin.is_here() {
             return;
         }
         let segment = &self.attachment.segment;
@@ -89,6 +89,12 @@ impl Drop for Hold {
                 held.locked = false;
             }
         }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -143,7 +149,7 @@ impl Lease {
     /// `getpid`.
     #[must_use]
     pub fn is_valid(&self) -> bool {
-        let Hold { attachment, slot } = &self.hold;
+        let Hold { attachment, slot, .. } = &self.hold;
         let segment = &attachment.segment;
         attachment.origin.is_here()
             && slot::is_unchanged(&segment.map, &segment.layout, *slot, self.frame.meta.seq.0 << 1)
@@ -221,8 +227,32 @@ impl Lease {
         if self.is_valid() { Ok(()) } else { Err(self.revoked()) }
     }
 
+    /// Ends the lease as [`Lease::release`] does, and keeps its memory readable at the same address.
+    ///
+    /// For languages whose views may outlive the lease: a pointer from [`Lease::as_ptr`] can be read as long as the
+    /// returned value lives, and the value tells whether the bytes still are the frame's.
+    pub fn end(mut self) -> (EndedLease, Result<(), ReadError>) {
+        let outcome = if self.is_valid() { Ok(()) } else { Err(self.revoked()) };
+        self.hold.end();
+        (EndedLease(self), outcome)
+    }
+
     fn revoked(&self) -> ReadError {
         ReadError::Revoked { ring: self.hold.attachment.name.clone(), seq: self.frame.meta.seq }
+    }
+}
+
+/// The memory of a lease that has ended: readable, but the writer may use the slot for another frame at any time.
+#[derive(Debug)]
+pub struct EndedLease(Lease);
+
+impl EndedLease {
+    /// Whether the bytes still are those of the frame, since the lease began up to now; once `false`, so for ever.
+    ///
+    /// A generation that was replaced is never written again: what is valid there stays so.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.0.is_valid()
     }
 }
 

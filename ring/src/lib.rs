@@ -86,7 +86,7 @@ pub use frame::{
 pub use history::nearest;
 pub use housekeeping::{Housekeeping, HousekeepingEvent};
 pub use layout::{LayoutError, LeasePolicy};
-pub use lease::Lease;
+pub use lease::{EndedLease, Lease};
 pub use liveness::{Age, Liveness, age_ns};
 pub use name::{NameError, RingName, SegmentName, ShmDir};
 pub use names::Settled;

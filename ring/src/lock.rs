@@ -2,7 +2,8 @@
 //!
 //! Only locks of the open file description (OFD) are used: the kernel drops them when the last descriptor of the
 //! description is closed, also after `kill -9`, and they do not vanish when the process closes another descriptor of
-//! the same file.
+//! the same file. A mapping keeps the description it was made through as a descriptor does, hence a segment is mapped
+//! through another one than its locks belong to.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 

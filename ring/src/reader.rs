@@ -137,10 +137,7 @@ impl Ring {
     }
 
     fn read_into(&self, buffer: &mut Vec<u8>) -> Result<(Frame, Account), ReadError> {
-        self.read(|segment, slot, len| {
-            copy_into(segment, slot, len, buffer);
-            Ok(())
-        })
+        self.read(|segment, slot, len| self.copy_into(segment, slot, len, buffer))
     }
 
     /// As [`Ring::latest`], into a buffer of exactly the frame's size.
@@ -184,6 +181,24 @@ impl Ring {
     /// generation that was replaced; else as [`Ring::latest`].
     pub fn next(&self, buffer: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Frame, ReadError> {
         self.next_by(timeout, || self.read_into(buffer))
+    }
+
+    /// As [`Ring::next`], into the front of a buffer that may be larger than the frame.
+    ///
+    /// # Errors
+    ///
+    /// Besides those of `next`: [`ReadError::BufferSize`] when the buffer is smaller; the frame then does not count as
+    /// returned.
+    pub fn next_into(&self, buffer: &mut [u8], timeout: Option<Duration>) -> Result<Frame, ReadError> {
+        self.next_by(timeout, || {
+            self.read(|segment, slot, expected| {
+                let found = buffer.len() as u64;
+                let front = usize::try_from(expected).ok().and_then(|len| buffer.get_mut(..len));
+                let front = front.ok_or(ReadError::BufferSize { found, expected })?;
+                slot::copy_payload(&segment.map, segment.layout.payload_off(slot), front);
+                Ok(())
+            })
+        })
     }
 
     /// Waits for a frame newer than the last one returned, and takes the newest by `take`.
@@ -277,11 +292,9 @@ impl Ring {
         let changed = head::load_notify(&look.attachment.segment.map) != look.notify;
         let handle = self.handle();
         let mut inner = handle.lock();
-        match woken {
-            Woken::Called => inner.slice.woken(),
-            Woken::Otherwise => {}
-            Woken::Timeout if changed => inner.slice.missed(),
-            Woken::Timeout => self.look_around(handle, &mut inner),
+        inner.slice.learn(woken, changed);
+        if woken == Woken::Timeout && !changed {
+            self.look_around(handle, &mut inner);
         }
     }
 
@@ -336,6 +349,21 @@ impl Ring {
             return Err(self.corrupt(format!("frame {} exceeds its slot of {} bytes", place.seq, layout.slot_capacity)));
         }
         Ok(Some(meta))
+    }
+
+    /// Copies the payload of a slot into `buffer`, which is resized to it; worthless until the stamp is checked again.
+    pub(crate) fn copy_into(
+        &self,
+        segment: &Segment,
+        slot: u32,
+        len: u64,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), ReadError> {
+        // What a damaged header claims must not end the process.
+        let too_large = |_| self.corrupt(format!("a frame of {len} bytes, for which there is no memory"));
+        slot::resize(buffer, usize::try_from(len).unwrap_or(usize::MAX)).map_err(too_large)?;
+        slot::copy_payload(&segment.map, segment.layout.payload_off(slot), buffer);
+        Ok(())
     }
 
     /// Counts a frame; `None` when another thread has gone on to the next generation meanwhile: its numbers are not
@@ -443,10 +471,4 @@ impl Ring {
             waited_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
-}
-
-/// Copies the payload of a slot into `buffer`, which is resized to it; worthless until the stamp is checked again.
-pub(crate) fn copy_into(segment: &Segment, slot: u32, len: u64, buffer: &mut Vec<u8>) {
-    slot::resize(buffer, usize::try_from(len).unwrap_or(0));
-    slot::copy_payload(&segment.map, segment.layout.payload_off(slot), buffer);
 }

@@ -26,6 +26,15 @@ pub(crate) enum Access {
     ReadWrite,
 }
 
+impl Access {
+    fn flags(self) -> OFlags {
+        match self {
+            Self::ReadOnly => OFlags::RDONLY,
+            Self::ReadWrite => OFlags::RDWR,
+        }
+    }
+}
+
 /// A mapped file; unmapped when dropped.
 #[derive(Debug)]
 pub(crate) struct Mapping {
@@ -181,7 +190,8 @@ impl Drop for Mapping {
     }
 }
 
-/// A mapped segment with its checked layout and the descriptor that its locks belong to.
+/// A mapped segment with its checked layout and the descriptor that its locks belong to, which is not the one that it
+/// was mapped through.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(crate) map: Mapping,
@@ -192,18 +202,47 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Maps an open file and checks its header.
+    /// Maps an open file and checks its header; locks get a description of their own.
     pub(crate) fn map(fd: OwnedFd, size: u64, identity: (u64, u64), access: Access) -> Result<Self, MapError> {
-        let fd = Descriptor::new(fd, identity);
+        let locks = for_locks(fd.as_fd(), identity, access)?;
+        Self::map_beside(fd.as_fd(), locks, size, identity, access)
+    }
+
+    /// As [`Segment::map`], with a second descriptor of the same file, of its own description, for the locks.
+    pub(crate) fn map_beside(
+        fd: BorrowedFd<'_>,
+        locks: OwnedFd,
+        size: u64,
+        identity: (u64, u64),
+        access: Access,
+    ) -> Result<Self, MapError> {
+        let locks = Descriptor::new(locks, identity);
         if size < CONFIG_BYTES as u64 {
             return Err(MapError::Layout(if size == 0 { LayoutError::NotReady } else { LayoutError::NotARing }));
         }
-        let header = Mapping::new(fd.as_fd(), CONFIG_BYTES as u64, Access::ReadOnly)?;
+        let header = Mapping::new(fd, CONFIG_BYTES as u64, Access::ReadOnly)?;
         let layout = Layout::decode(&header.config_bytes(), size).map_err(MapError::Layout)?;
-        let map = Mapping::new(fd.as_fd(), size, access)?;
+        let map = Mapping::new(fd, size, access)?;
         map.exclude_from_dumps();
-        Ok(Self { map, layout, fd, identity })
+        Ok(Self { map, layout, fd: locks, identity })
     }
+}
+
+/// Another description of an open file, for its locks.
+///
+/// A mapping keeps the description it was made through, and a forked child keeps the mapping: locks of that description
+/// would outlive their process as long as the child lives. Where the file cannot be opened again (no /proc, or a
+/// mode that shuts its owner out) the same description serves, and only that is lost.
+pub(crate) fn for_locks(fd: BorrowedFd<'_>, identity: (u64, u64), access: Access) -> Result<OwnedFd, Errno> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = access.flags() | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    if let Ok(again) = rustix::fs::open(path, flags, Mode::empty())
+        && rustix::fs::fstat(&again).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity)
+    {
+        return Ok(again);
+    }
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
 }
 
 /// Why an open file could not be mapped as a segment.
@@ -211,6 +250,12 @@ impl Segment {
 pub(crate) enum MapError {
     Layout(LayoutError),
     Io(io::Error),
+}
+
+impl From<Errno> for MapError {
+    fn from(error: Errno) -> Self {
+        Self::Io(error.into())
+    }
 }
 
 impl From<io::Error> for MapError {
@@ -221,11 +266,7 @@ impl From<io::Error> for MapError {
 
 /// Opens a file that may be a trap: no symlink is followed, no FIFO or device is waited for.
 pub(crate) fn open_file(path: &Path, access: Access) -> Result<(OwnedFd, Stat), Errno> {
-    let mode = match access {
-        Access::ReadOnly => OFlags::RDONLY,
-        Access::ReadWrite => OFlags::RDWR,
-    };
-    let flags = mode | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = access.flags() | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let fd = rustix::fs::open(path, flags, Mode::empty())?;
     let stat = rustix::fs::fstat(&fd)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

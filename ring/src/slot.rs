@@ -3,6 +3,7 @@
 //! A stamp is 0 (empty), odd (being written) or `seq << 1` (published). Stamps never repeat, so a reader that sees
 //! the same even stamp before and after its copy has copied exactly that frame.
 
+use std::collections::TryReserveError;
 use std::ptr::NonNull;
 
 use crate::layout::{Layout, SLOT_WORDS};
@@ -118,12 +119,9 @@ pub(crate) fn payload_ptr(map: &Mapping, layout: &Layout, slot: u32, len: u64) -
     map.ptr(layout.payload_off(slot), len)
 }
 
-/// Grows `out` to `len` bytes without touching those it already has.
-pub(crate) fn resize(out: &mut Vec<u8>, len: usize) {
-    if out.len() > len {
-        out.truncate(len);
-    } else if out.len() < len {
-        out.resize(len, 0);
-    }
-    debug_assert_eq!(out.len(), len);
+/// Makes `out` `len` bytes long without touching those it already has; refuses what there is no memory for.
+pub(crate) fn resize(out: &mut Vec<u8>, len: usize) -> Result<(), TryReserveError> {
+    out.try_reserve_exact(len.saturating_sub(out.len()))?;
+    out.resize(len, 0);
+    Ok(())
 }

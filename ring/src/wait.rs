@@ -136,8 +136,18 @@ impl Slice {
         deadline.map_or(slice, |deadline| slice.min(deadline.saturating_duration_since(Instant::now())))
     }
 
+    /// Adapts to what ended a sleep; `changed`: whether the word had moved by then.
+    pub(crate) fn learn(&mut self, woken: Woken, changed: bool) {
+        match (woken, changed) {
+            (Woken::Called, true) => self.woken(),
+            (Woken::Timeout, true) => self.missed(),
+            // Any reader can wake the others for nothing, and lengthen their slices before it kidnaps them.
+            (Woken::Called, false) | (Woken::Timeout, false) | (Woken::Otherwise, _) => {}
+        }
+    }
+
     /// A wake-up came in time.
-    pub(crate) fn woken(&mut self) {
+    fn woken(&mut self) {
         self.real_wakes += 1;
         if self.real_wakes >= CALM_WAKES {
             self.real_wakes = 0;
@@ -146,7 +156,7 @@ impl Slice {
     }
 
     /// The time was up although something had changed: nobody woke us.
-    pub(crate) fn missed(&mut self) {
+    fn missed(&mut self) {
         self.missed_wakes += 1;
         self.real_wakes = 0;
         self.current = SLICE_SHORT;
@@ -168,6 +178,21 @@ mod tests {
         }
         assert_eq!(slice.next(None, false), SLICE_LONG);
         assert_eq!(slice.missed_wakes, 1);
+    }
+
+    #[test]
+    fn wake_ups_without_news_do_not_lengthen_a_slice() {
+        let mut slice = Slice::default();
+        slice.learn(Woken::Timeout, true);
+        for _ in 0..CALM_WAKES * 7 {
+            slice.learn(Woken::Called, false);
+            slice.learn(Woken::Otherwise, true);
+        }
+        assert_eq!((slice.next(None, false), slice.missed_wakes), (SLICE_SHORT, 1));
+        for _ in 0..CALM_WAKES * 7 {
+            slice.learn(Woken::Called, true);
+        }
+        assert_eq!(slice.next(None, false), SLICE_LONG);
     }
 
     #[test]

@@ -423,7 +423,7 @@ fn a_reader_that_dumps_core_with_a_lease_leaves_out_the_ring_and_gives_its_slot_
 
 /// Attaches, leases the newest slot by its lock, touches every page of it, and dumps core in the ring's folder.
 fn dump_core(part: &Part) -> ! {
-    let ring = Ring::attach("cam", common_options(part)).unwrap();
+    let ring = Ring::attach("cam", part.own_options()).unwrap();
     let mut pixels = Vec::new();
     let frame = ring.latest(&mut pixels).unwrap();
     assert_eq!(frame.meta.geometry.len, pixels.len() as u64);
@@ -441,8 +441,4 @@ fn dump_core(part: &Part) -> ! {
     let limit = rustix::process::Rlimit { current: Some(64 << 20), maximum: Some(64 << 20) };
     let _ = rustix::process::setrlimit(rustix::process::Resource::Core, limit);
     std::process::abort();
-}
-
-fn common_options(part: &Part) -> camring_ring::AttachOptions {
-    camring_ring::AttachOptions { shm: camring_ring::ShmDir::new(&part.shm), ..Default::default() }
 }

@@ -343,6 +343,22 @@ fn a_buffer_of_the_wrong_size_is_refused_with_both_sizes() {
 }
 
 #[test]
+fn the_next_frame_goes_into_the_front_of_a_larger_buffer_and_is_not_lost_on_a_smaller_one() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 8, 4, 7);
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let mut short = [0; 95];
+    let error = ring.next_into(&mut short, Some(Duration::ZERO)).unwrap_err();
+    assert_eq!(error, ReadError::BufferSize { found: 95, expected: 96 });
+    let mut long = [1; 100];
+    assert_eq!(ring.next_into(&mut long, Some(Duration::ZERO)).unwrap().meta.seq.0, 1);
+    assert_eq!((&long[..96], &long[96..]), (&[7; 96][..], &[1; 4][..]));
+    let error = ring.next_into(&mut long, Some(Duration::ZERO)).unwrap_err();
+    assert!(matches!(error, ReadError::Timeout { .. }), "{error}");
+}
+
+#[test]
 fn a_formatted_file_is_read_like_any_ring() {
     let shm = Shm::new();
     let path = shm.path().join("copy");

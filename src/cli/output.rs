@@ -194,9 +194,11 @@ pub fn create_failure(error: CreateError) -> Failure {
         CreateError::ForeignOwner { .. } | CreateError::AnchorFolder { .. } | CreateError::Group { .. } => {
             Exit::Permission
         }
-        CreateError::Name(_) | CreateError::NotTmpfs(_) | CreateError::NameTaken { .. } | CreateError::Size { .. } => {
-            Exit::Config
-        }
+        CreateError::Name(_)
+        | CreateError::NotTmpfs(_)
+        | CreateError::NameTaken { .. }
+        | CreateError::Size { .. }
+        | CreateError::CrashPoint { .. } => Exit::Config,
         CreateError::Io { source, .. } => match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Exit::NoRoom,
             ErrorKind::PermissionDenied => Exit::Permission,

@@ -101,8 +101,9 @@ fn would_remove(args: &Args, global: &Global, ring: &RingName) -> Result<(), Fai
         Ok(attached) if attached.liveness() != Liveness::Gone => {
             Err(remove_failure(RemoveError::InUse { ring: ring.to_string(), pid: attached.writer_pid() }))
         }
-        // A damaged ring is removed all the same.
-        Ok(_) | Err(AttachError::Layout { .. }) => Ok(()),
+        // A damaged ring is removed all the same, and so is what a removal or a change of generations that was cut short
+        // has left.
+        Ok(_) | Err(AttachError::Layout { .. } | AttachError::Removed(_) | AttachError::Superseded(_)) => Ok(()),
         Err(error) => Err(attach_failure(error)),
     }
 }
@@ -111,6 +112,10 @@ fn would_remove(args: &Args, global: &Global, ring: &RingName) -> Result<(), Fai
 fn remove_stale(args: &Args, global: &Global, names: &[RingName]) -> Vec<Outcome> {
     let judge = |name: &RingName| match args.reading.look(global, name.as_str()) {
         Ok(ring) if ring.liveness() == Liveness::Gone => Some(remove_one(args, global, name)),
+        // Retired under its own name: whoever retired it was killed before the end, or is a daemon in the middle of it.
+        Err(AttachError::Removed(_) | AttachError::Superseded(_)) => {
+            Some(remove_one(args, global, name)).filter(|outcome| outcome.exit != Some(Exit::AlreadyServed))
+        }
         Ok(_) | Err(AttachError::NotFound { .. }) => None,
         Err(error) => Some(Outcome::failed(name, &attach_failure(error))),
     };

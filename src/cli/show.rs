@@ -33,6 +33,9 @@ use super::output::{Reading, attach_failure, emit, emit_json};
 use crate::exit::Failure;
 use crate::report::{RingReport, Span, liveness_word, milliseconds};
 
+/// Pids of readers that a person is shown; one reader alone can announce itself any number of times.
+const PIDS_SHOWN: usize = 32;
+
 /// Show one ring in detail: state, frames, counters, slots, readers, the daemon.
 ///
 /// Works when no daemon runs.
@@ -309,9 +312,12 @@ fn segment_lines(details: &Details, line: &mut impl FnMut(&str, &str)) {
         }
     }
     line("slots", &format!("{slots}; lease policy {}", details.lease_policy));
-    let pids: Vec<String> = report.reader_pids.iter().map(ToString::to_string).collect();
-    match pids.len() {
+    let pids: Vec<String> = report.reader_pids.iter().take(PIDS_SHOWN).map(ToString::to_string).collect();
+    match report.reader_pids.len() {
         0 => line("readers", "none"),
+        count if count > PIDS_SHOWN => {
+            line("readers", &format!("{count}: pid {} and {} more", pids.join(", "), count - PIDS_SHOWN));
+        }
         count => line("readers", &format!("{count}: pid {}", pids.join(", "))),
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod actors;
+pub mod system;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -129,8 +130,8 @@ pub fn amount(short: u64, full: u64) -> u64 {
     if std::env::var("CAMRING_SOAK").as_deref() != Ok("full") {
         return short;
     }
-    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1);
-    full.div_ceil(parts)
+    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1u64);
+    full.div_ceil(parts.max(1))
 }
 
 /// A measured number, for docs/promises.md.
@@ -145,4 +146,23 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within 30 s: {what}");
         std::thread::yield_now();
     }
+}
+
+/// Fills a payload with the bytes that [`assert_untorn`] expects of frame `seq`.
+pub fn fill(payload: &mut [u8], seq: u64) {
+    let start = (seq * 31 % 251) as usize;
+    let row: Vec<u8> = (0..251).map(|k| ((start + k) % 251) as u8).collect();
+    for chunk in payload.chunks_mut(251) {
+        chunk.copy_from_slice(&row[..chunk.len()]);
+    }
+}
+
+/// Publishes one frame with the bytes that [`assert_untorn`] expects; `false` when no slot is free.
+pub fn publish_pattern(writer: &mut Writer, width: u32, height: u32) -> bool {
+    let geometry = Geometry::packed(width, height, PixelFormat::Bgr).unwrap();
+    let next = writer.status().newest().0 + 1;
+    let Ok(mut slot) = writer.claim(geometry.len) else { return false };
+    fill(slot.as_mut(), next);
+    assert_eq!(writer.publish(slot, FrameMeta::new(geometry)).unwrap().0, next);
+    true
 }

@@ -27,7 +27,9 @@ pub fn all() -> Vec<Case> {
     cases.extend(policies());
     cases.extend(names_that_ended());
     cases.extend(not_ready());
-    cases.extend(refused_headers());
+    cases.extend(wrong_files());
+    cases.extend(other_versions());
+    cases.extend(contradictions());
     cases.extend(damaged_frames());
     cases
 }
@@ -293,71 +295,46 @@ fn not_ready() -> Vec<Case> {
     ]
 }
 
-fn refused_headers() -> Vec<Case> {
-    let mut cases = wrong_files();
-    let refused = |name, about, changes: Value, text: &str| {
-        let (image, _) = gray(changes, &[(0, 80), (1, 81)]);
-        case(name, about, image, json!({ "attach": "layout_mismatch", "text": [text] }))
-    };
-    let high = !0xFFFFu64;
-    cases.extend([
-        refused(
-            "unknown_incompatible_feature",
-            "a bit of feature_incompat",
-            json!({ "feature_incompat": 4 }),
-            "unknown features 0x4",
-        ),
-        refused(
-            "other_major",
-            "a layout version that would be misread",
-            json!({ "abi_major": 2, "abi_minor": 5 }),
-            "layout version 2.5",
-        ),
-        refused(
-            "other_byte_order",
-            "endian_tag the other way round",
-            json!({ "endian_tag": 0x0D0C_0B0Au32 }),
-            "byte order",
-        ),
+/// A ring that is to be refused, with what the error says.
+fn refused(name: &'static str, about: &'static str, changes: Value, text: &str) -> Case {
+    let (image, _) = gray(changes, &[(0, 80), (1, 81)]);
+    case(name, about, image, json!({ "attach": "layout_mismatch", "text": [text] }))
+}
+
+fn other_versions() -> Vec<Case> {
+    let bit = json!({ "feature_incompat": 4 });
+    let major = json!({ "abi_major": 2, "abi_minor": 5 });
+    let endian = json!({ "endian_tag": 0x0D0C_0B0Au32 });
+    vec![
+        refused("unknown_incompatible_feature", "a bit of feature_incompat", bit, "unknown features 0x4"),
+        refused("other_major", "a layout version that would be misread", major, "layout version 2.5"),
+        refused("other_byte_order", "endian_tag the other way round", endian, "byte order"),
+    ]
+}
+
+fn contradictions() -> Vec<Case> {
+    let small = json!({ "slot_header_bytes": 192 });
+    let crooked = json!({ "slot_header_bytes": 264 });
+    let wide = json!({ "slot_capacity": 65_537 });
+    let low = json!({ "header_bytes": 8192 });
+    let high = json!({ "slot_table_off": 65_024 });
+    let data = json!({ "data_off": 69_632 });
+    let locks = json!({ "lease_lock_base": u64::MAX });
+    let mut cases = vec![
         refused("two_slots", "slot_count below 3", json!({ "slot_count": 2 }), "slot count"),
         refused("too_many_slots", "slot_count above 256", json!({ "slot_count": 257 }), "slot count"),
-        refused(
-            "capacity_over_stride",
-            "slot_capacity above slot_stride",
-            json!({ "slot_capacity": 65_537 }),
-            "capacity",
-        ),
+        refused("capacity_over_stride", "slot_capacity above slot_stride", wide, "capacity"),
         refused("capacity_zero", "slots without room", json!({ "slot_capacity": 0 }), "capacity"),
-        refused("table_in_header", "slot_table_off below header_bytes", json!({ "header_bytes": 8192 }), "slot table"),
-        refused(
-            "table_over_payload",
-            "slot headers that reach into the payload",
-            json!({ "slot_table_off": 65_024 }),
-            "slot table",
-        ),
-        refused(
-            "slot_headers_small",
-            "slot_header_bytes below 256",
-            json!({ "slot_header_bytes": 192 }),
-            "slot headers",
-        ),
-        refused(
-            "slot_headers_crooked",
-            "slot_header_bytes no multiple of 64",
-            json!({ "slot_header_bytes": 264 }),
-            "slot headers",
-        ),
-        refused("payload_crooked", "data_off no multiple of 64 KiB", json!({ "data_off": 69_632 }), "not aligned"),
-        refused(
-            "locks_out_of_range",
-            "lock ranges that end above 2^63",
-            json!({ "lease_lock_base": u64::MAX }),
-            "lock offset",
-        ),
-    ]);
+        refused("table_in_header", "slot_table_off below header_bytes", low, "slot table"),
+        refused("table_over_payload", "slot headers that reach into the payload", high, "slot table"),
+        refused("slot_headers_small", "slot_header_bytes below 256", small, "slot headers"),
+        refused("slot_headers_crooked", "slot_header_bytes no multiple of 64", crooked, "slot headers"),
+        refused("payload_crooked", "data_off no multiple of 64 KiB", data, "not aligned"),
+        refused("locks_out_of_range", "lock ranges that end above 2^63", locks, "lock offset"),
+    ];
     let (mut image, _) = gray(json!({}), &[(0, 80)]);
-    image.set("slot_stride", &high.into());
-    image.set("slot_capacity", &high.into());
+    image.set("slot_stride", &(!0xFFFFu64).into());
+    image.set("slot_capacity", &(!0xFFFFu64).into());
     image.seal();
     let overflow = json!({ "attach": "layout_mismatch", "text": ["exceeds the file"] });
     cases.push(case("stride_overflows", "slot_count * slot_stride does not fit 64 bits", image, overflow));
