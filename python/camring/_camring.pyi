@@ -609,4 +609,4 @@ class Writer:
         """Whether a ring was there and was taken over."""
     @property
     def problem(self) -> str | None:
-        """What keeps the ring's names from being right, in words; None = nothing known."""
+        """What is wrong with the ring's names or leases now, in words; None = nothing. Looks, and mends what it can."""

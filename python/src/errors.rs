@@ -165,7 +165,7 @@ pub(crate) fn create_error(py: Python<'_>, error: &CreateError) -> PyErr {
 pub(crate) fn claim_error(py: Python<'_>, ring: &str, error: &ClaimError) -> PyErr {
     let text = format!("ring \"{ring}\": {error}");
     match error {
-        ClaimError::NoSlot => plain(py, "NoSlot", text),
+        ClaimError::NoSlot | ClaimError::Leased => plain(py, "NoSlot", text),
         ClaimError::NoLargerRing(error) => create_error(py, error),
         ClaimError::Waiting => exception(py, "NoRoom", (ENOSPC, text), |error| {
             error.setattr("needed", py.None())?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use camring_ring::clock::{mono_ns, real_ns};
 use camring_ring::{
     Capacity, ClaimError, Counter, CreateError, FrameFlags, FrameMeta, Housekeeping, HousekeepingEvent, LeasePolicy,
-    PixelFormat, ReaderGroup, Reason, RingName, SegmentName, State, WriterOptions,
+    PixelFormat, PublishError, ReaderGroup, Reason, RingName, SegmentName, State, WriterOptions,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -40,21 +40,22 @@ struct Desk {
     pid: u32,
     /// `None` once closed. Never waited for with the interpreter lock held, except to close.
     open: Mutex<Option<Open>>,
-    problem: Arc<Problem>,
+    slow_locks: Arc<SlowLocks>,
 }
 
-/// What keeps the ring's names from being right, as housekeeping saw it last.
+/// Why leases are not honoured at the moment, as housekeeping saw it last.
 #[derive(Default)]
-struct Problem(Mutex<Option<String>>);
+struct SlowLocks(Mutex<Option<String>>);
 
-impl Problem {
+impl SlowLocks {
     fn note(&self, event: &HousekeepingEvent) {
         let found = match event {
-            HousekeepingEvent::Lost => {
-                Some("both names of the ring are gone; the next frame makes new ones".to_owned())
-            }
-            HousekeepingEvent::NamesFailed(text) => Some(text.clone()),
-            _ => None,
+            HousekeepingEvent::LocksSlow { pause: Some(pause), .. } => Some(format!(
+                "readers hold so many locks that leases are not honoured for {} s; find who holds them in /proc/locks",
+                pause.as_secs()
+            )),
+            HousekeepingEvent::LocksFine => None,
+            _ => return,
         };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
@@ -68,7 +69,7 @@ impl Problem {
 enum Refusal {
     Closed,
     Claim(ClaimError),
-    Publish(camring_ring::PublishError),
+    Publish(PublishError),
     /// The leased frame that it was to be copied from was overwritten during the copy.
     Revoked,
 }
@@ -97,7 +98,7 @@ impl Desk {
         let mut guard = self.lock();
         let open = guard.as_mut().ok_or(Refusal::Closed)?;
         let mut slot = open.writer.claim(meta.geometry.len).map_err(|error| {
-            let no_slot = matches!(error, ClaimError::NoSlot);
+            let no_slot = matches!(error, ClaimError::NoSlot | ClaimError::Leased);
             open.writer.count_drop(if no_slot { Counter::DroppedNoSlot } else { Counter::DroppedOverload });
             Refusal::Claim(error)
         })?;
@@ -285,6 +286,9 @@ impl Writer {
         let put = py.detach(|| self.desk.put(&given, meta, || source.is_none_or(|pixels| pixels.is_valid())));
         put.map_err(|refusal| match refusal {
             Refusal::Closed => self.closed_error(),
+            Refusal::Claim(ClaimError::Forked) | Refusal::Publish(PublishError::Forked) => {
+                forked(py, self.ring.as_str(), self.desk.pid)
+            }
             Refusal::Claim(error) => claim_error(py, self.ring.as_str(), &error),
             Refusal::Publish(error) => publish_error(py, &error),
             Refusal::Revoked => frame.map_or_else(|| self.closed_error(), |frame| frame.get().revoked(py)),
@@ -351,10 +355,18 @@ impl Writer {
         self.adopted
     }
 
-    /// What keeps the ring's names from being right, in words; None = nothing known.
+    /// What is wrong with the ring's names or leases now, in words; None = nothing. Looks, and mends what it can.
     #[getter]
-    fn problem(&self) -> Option<String> {
-        self.desk.problem.text()
+    fn problem(&self, py: Python<'_>) -> PyResult<Option<String>> {
+        self.check_process(py)?;
+        let settled = py.detach(|| self.desk.lock().as_ref().map(|open| open.writer.status().settle_names()));
+        Ok(match settled.ok_or_else(|| self.closed_error())? {
+            Err(error) => Some(error.to_string()),
+            Ok(settled) if settled.lost => {
+                Some(format!("ring \"{}\" has lost both its names; the next frame makes new ones", self.ring))
+            }
+            Ok(_) => self.desk.slow_locks.text(),
+        })
     }
 
     fn __repr__(&self) -> String {
@@ -374,11 +386,11 @@ impl Writer {
 
 /// Starts housekeeping, and has the writer ended with the interpreter.
 fn open_desk(writer: camring_ring::Writer) -> PyResult<Arc<Desk>> {
-    let problem = Arc::<Problem>::default();
-    let seen = Arc::clone(&problem);
+    let slow_locks = Arc::<SlowLocks>::default();
+    let seen = Arc::clone(&slow_locks);
     let house = Housekeeping::spawn(writer.status(), move |event| seen.note(&event))?;
     let open = Mutex::new(Some(Open { writer, house, live: false }));
-    let desk = Arc::new(Desk { pid: std::process::id(), open, problem });
+    let desk = Arc::new(Desk { pid: std::process::id(), open, slow_locks });
     let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
     open.retain(|desk| desk.strong_count() > 0);
     open.push(Arc::downgrade(&desk));

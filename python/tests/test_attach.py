@@ -18,7 +18,7 @@ import camring
 StartWriter = Callable[..., Writer]
 
 FULL = os.environ.get("CAMRING_SOAK") == "full"
-SECONDS = 480.0 / int(os.environ.get("CAMRING_SOAK_PARTS", "1")) if FULL else 2.0
+SECONDS = 3600.0 / int(os.environ.get("CAMRING_SOAK_PARTS", "8")) if FULL else 2.0
 SEED = 1000 + int(os.environ.get("CAMRING_SOAK_PART", "0"))
 
 LIMIT = SECONDS + 60.0

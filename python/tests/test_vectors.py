@@ -26,7 +26,7 @@ ERRORS: list[tuple[str, type[Exception]]] = [
 
 # Fields of docs/segment.md, section 3.3, by what a frame calls them; `boot_minus_mono_ns` shows in the age alone.
 FIELDS: dict[str, Callable[[camring.Frame], object]] = {
-    name: lambda frame, name=name: getattr(frame, name)  # type: ignore[misc]
+    name: lambda frame, name=name: getattr(frame, name)
     for name in (
         "seq width height geometry_epoch writer_epoch session_id rtp_timestamp pts_ns duration_ns source_unix_ns "
         "source_seq dropped_before payload_crc32c gap value_scale value_offset lag_ns"

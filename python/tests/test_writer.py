@@ -357,7 +357,7 @@ def test_under_protect_a_picture_without_a_slot_is_dropped_and_counted(shm_dir: 
         for seq, ring in enumerate(rings, 1):
             out.publish(picture(seq))
             leases.append(ring.lease())
-        with pytest.raises(camring.NoSlot, match='^ring "front": no slot is free'):
+        with pytest.raises(camring.NoSlot, match='^ring "front": no slot is free: readers lease all of them'):
             out.publish(picture(4))
         assert rings[0].info().counters["dropped_no_slot"] == 1
         for seq, lease in enumerate(leases, 1):
@@ -374,6 +374,21 @@ def test_a_removed_name_comes_back_while_the_program_writes(shm_dir: Path) -> No
         path.unlink()
         eventually(path.exists, "housekeeping links the name again")
         assert path.stat().st_ino == inode
+
+
+def test_a_name_that_something_else_takes_meanwhile_is_a_problem_in_words(shm_dir: Path) -> None:
+    with camring.Writer("front", shape=(48, 64, 3)) as out:
+        out.publish(picture(1))
+        assert out.problem is None
+        path = shm_dir / "camring.front"
+        # In one step, so that housekeeping cannot put its own name back in between.
+        (shm_dir / "other").write_bytes(b"something else")
+        (shm_dir / "other").rename(path)
+        assert out.problem is not None and f'ring "front": the name {path} is taken by' in out.problem
+        path.unlink()
+        assert out.problem is None and path.exists(), "the look has mended it"
+    with pytest.raises(ValueError, match="is closed"):
+        assert out.problem
 
 
 def test_a_name_that_something_else_has_is_told_and_left_alone(shm_dir: Path) -> None:

@@ -113,6 +113,22 @@ fn after_loses_nothing_to_a_larger_generation() {
 }
 
 #[test]
+fn a_frame_of_a_replaced_generation_is_read_by_its_number_until_the_next_one_is_followed() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    publish(&mut writer, 64, 48, 1);
+    let ring = attach(&shm, "cam");
+    publish(&mut writer, 1280, 720, 2);
+    let mut pixels = Vec::new();
+    let frame = ring.at(Sequence(1), &mut pixels).unwrap();
+    assert_eq!((frame.meta.geometry.width, pixels[0]), (64, 1));
+    assert_ne!(frame.generation, ring.status().generation);
+    assert_eq!(ring.at(Sequence(2), &mut pixels).unwrap().meta.geometry.width, 1280);
+    let error = ring.at(Sequence(1), &mut pixels).unwrap_err();
+    assert_eq!(error, ReadError::Overrun { ring: "cam".into(), oldest: Sequence(2) });
+}
+
+#[test]
 fn after_begins_with_the_oldest_when_the_numbers_have_begun_anew() {
     let shm = Shm::new();
     let mut writer = start(&shm, "cam", 4);
@@ -339,5 +355,11 @@ fn reader_in_this_namespace() {
     let Age { ns, approximate } = ring.age(&ring.peek().unwrap());
     assert!(approximate && (0..60 * SECOND).contains(&ns), "{ns}");
     ring.latest_within(&mut Vec::new(), Duration::from_secs(60)).unwrap();
+    // The call for many rings takes a point in time, which is one of this namespace's clock.
+    let began = std::time::Instant::now();
+    ring.latest(&mut Vec::new()).unwrap();
+    assert_eq!(camring_ring::wait_any(&[&ring, &ring], Some(Duration::from_millis(300))), [0; 0]);
+    assert!(began.elapsed() >= Duration::from_millis(300));
+    assert_eq!(ring.stats().missed_wakes, 0);
     common::until("the heartbeat is seen to move", || ring.liveness() == camring_ring::Liveness::Alive);
 }

@@ -200,6 +200,8 @@ struct Order {
     start: PictureStart,
     /// Sequence number and marker of the packet before.
     before: Option<(u16, bool)>,
+    /// RTP time of the packet before.
+    time: u32,
     /// RTP time of a torn picture.
     torn: Option<u32>,
 }
@@ -213,6 +215,8 @@ struct Findings {
     torn: bool,
     /// The picture before it lacks its end, or may.
     cut: bool,
+    /// It follows the packet before without a gap, inside one picture.
+    continues: bool,
 }
 
 /// A step in sequence numbers above this is a new stream, not a loss.
@@ -220,11 +224,12 @@ const LARGEST_GAP: u16 = 3000;
 
 impl Order {
     fn new(start: PictureStart) -> Self {
-        Self { start, before: None, torn: None }
+        Self { start, before: None, time: 0, torn: None }
     }
 
     fn look(&mut self, packet: &Packet) -> Findings {
         let before = self.before.replace((packet.sequence, packet.marker));
+        let same_time = std::mem::replace(&mut self.time, packet.timestamp) == packet.timestamp;
         let gap = before.map_or(0, |(sequence, _)| packet.sequence.wrapping_sub(sequence.wrapping_add(1)));
         // A session may begin in the middle of a picture, too.
         if (gap != 0 || before.is_none()) && !self.start.is_start(packet.payload) {
@@ -234,6 +239,7 @@ impl Order {
             lost: if gap <= LARGEST_GAP { gap } else { 0 },
             torn: self.torn == Some(packet.timestamp),
             cut: gap != 0 && before.is_some_and(|(_, marker)| !marker),
+            continues: gap == 0 && same_time && before.is_some_and(|(_, marker)| !marker),
         }
     }
 }
@@ -258,6 +264,12 @@ struct Seen {
     torn_pts: Option<u64>,
 }
 
+impl Seen {
+    fn new(start: PictureStart) -> Self {
+        Self { order: Order::new(start), before: None, torn_pts: None }
+    }
+}
+
 impl PacketCounter {
     pub(super) fn new(
         arrivals: Arc<Arrivals>,
@@ -265,7 +277,7 @@ impl PacketCounter {
         reporter: Arc<Reporter>,
         start: PictureStart,
     ) -> Self {
-        let seen = AtomicRefCell::new(Seen { order: Order::new(start), before: None, torn_pts: None });
+        let seen = AtomicRefCell::new(Seen::new(start));
         Self { arrivals, progress, reporter, seen, newest: Arc::default() }
     }
 
@@ -278,45 +290,63 @@ impl PacketCounter {
     pub(super) fn watch(self, pad: &gst::Pad) {
         pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
             let (mono_ns, real_ns) = (mono_ns(), real_ns());
-            match &info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => self.count(buffer, mono_ns, real_ns),
-                Some(gst::PadProbeData::BufferList(list)) => {
-                    list.iter().for_each(|buffer| self.count(buffer, mono_ns, real_ns));
+            let look = |buffer: &mut gst::Buffer| {
+                if self.count(buffer, mono_ns, real_ns) {
+                    keep_together(buffer);
                 }
+            };
+            match &mut info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => look(buffer),
+                Some(gst::PadProbeData::BufferList(list)) => list.make_mut().foreach_mut(|mut buffer, _| {
+                    look(&mut buffer);
+                    std::ops::ControlFlow::Continue(Some(buffer))
+                }),
                 _ => {}
             }
             gst::PadProbeReturn::Ok
         });
     }
 
-    fn count(&self, buffer: &gst::BufferRef, mono_ns: i64, real_ns: i64) {
+    /// Whether the packet follows the one before without a gap, inside one picture.
+    fn count(&self, buffer: &gst::BufferRef, mono_ns: i64, real_ns: i64) -> bool {
         if self.progress.packets.fetch_add(1, Ordering::Relaxed) == 0 {
             self.reporter.event(SourceEvent::FirstPacket);
         }
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let Some(packet) = Packet::of(buffer) else { return };
+        let Some(packet) = Packet::of(buffer) else { return false };
         self.newest.store(packet.timestamp, Ordering::Relaxed);
         let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false };
-        self.note(&packet, buffer.pts().map(gst::ClockTime::nseconds), arrival);
+        self.note(&packet, buffer.pts().map(gst::ClockTime::nseconds), arrival)
     }
 
     /// Remembers when the packet's picture came and whether it is whole, and corrects the picture before.
-    fn note(&self, packet: &Packet, pts: Option<u64>, arrival: Arrival) {
-        let Ok(mut seen) = self.seen.try_borrow_mut() else { return };
-        let Findings { lost, torn, cut } = seen.order.look(packet);
+    fn note(&self, packet: &Packet, pts: Option<u64>, arrival: Arrival) -> bool {
+        let Ok(mut seen) = self.seen.try_borrow_mut() else { return false };
+        let Findings { lost, torn, cut, continues } = seen.order.look(packet);
         self.progress.packets_lost.fetch_add(u64::from(lost), Ordering::Relaxed);
         if let Some((pts, arrival)) = seen.before.filter(|_| cut) {
             // Without its marker the depayloader still holds it; the gate has not judged it yet.
             seen.torn_pts = Some(pts);
             self.arrivals.put(pts, Arrival { torn: true, ..arrival });
         }
-        let Some(pts) = pts else { return };
+        let Some(pts) = pts else { return continues };
         if torn {
             seen.torn_pts = Some(pts);
         }
         let arrival = Arrival { torn: seen.torn_pts == Some(pts), ..arrival };
         self.arrivals.put(pts, arrival);
         seen.before = Some((pts, arrival));
+        continues
+    }
+}
+
+/// Takes the flag DISCONT off a packet that follows the one before without a gap, inside one picture.
+///
+/// rtspsrc flags the first packet after the answer to PLAY, and the server may have sent the picture's first packets
+/// before that answer. The depayloader would throw away the slice it is collecting, and no number would be missing.
+fn keep_together(buffer: &mut gst::Buffer) {
+    if buffer.flags().contains(gst::BufferFlags::DISCONT) {
+        buffer.make_mut().unset_flags(gst::BufferFlags::DISCONT);
     }
 }
 
@@ -438,6 +468,51 @@ mod tests {
         let torn = [40, 80].map(|pts| counter.arrivals.get(pts).expect("remembered").torn);
         assert_eq!(torn, [true, false]);
         assert_eq!(counter.progress.packets_lost.load(Ordering::Relaxed), 1);
+    }
+
+    /// Bytes of the access units that come out of the depayloader, with every packet flagged as the first of a session.
+    fn unit_sizes(encoder: &str, depay: &str, start: PictureStart, flagged: bool) -> Vec<usize> {
+        let line = format!(
+            "videotestsrc pattern=snow num-buffers=3 ! video/x-raw,width=320,height=240 ! {encoder} mtu=300 \
+             ! {depay} name=depay ! appsink name=sink sync=false"
+        );
+        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let packets = pipeline.by_name("depay").unwrap().static_pad("sink").unwrap();
+        if flagged {
+            packets.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, |_, info| {
+                let flag = |buffer: &mut gst::Buffer| buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+                match &mut info.data {
+                    Some(gst::PadProbeData::Buffer(buffer)) => flag(buffer),
+                    Some(gst::PadProbeData::BufferList(list)) => {
+                        list.make_mut().foreach_mut(|mut buffer, _| {
+                            flag(&mut buffer);
+                            std::ops::ControlFlow::Continue(Some(buffer))
+                        });
+                    }
+                    _ => {}
+                }
+                gst::PadProbeReturn::Ok
+            });
+        }
+        PacketCounter { seen: AtomicRefCell::new(Seen::new(start)), ..counter() }.watch(&packets);
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        let sizes = std::iter::from_fn(|| sink.pull_sample().ok()).map(|sample| sample.buffer().unwrap().size());
+        let sizes = sizes.collect();
+        pipeline.set_state(gst::State::Null).unwrap();
+        sizes
+    }
+
+    #[test]
+    fn a_session_that_is_flagged_inside_a_picture_loses_nothing_of_it() {
+        gst::init().expect("GStreamer");
+        let h264 = ("x264enc tune=zerolatency threads=2 ! rtph264pay", "rtph264depay", PictureStart::H264);
+        let h265 = ("x265enc tune=zerolatency ! rtph265pay", "rtph265depay", PictureStart::H265);
+        for (encoder, depay, start) in [h264, h265] {
+            let whole = unit_sizes(encoder, depay, start, false);
+            assert!(whole.len() >= 3 && whole.iter().all(|size| *size > 1000), "{whole:?}");
+            assert_eq!(unit_sizes(encoder, depay, start, true), whole, "{depay}");
+        }
     }
 
     #[test]
