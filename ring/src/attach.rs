@@ -188,6 +188,10 @@ impl Attachment {
     /// What the lock on the alive byte says.
     pub(crate) fn alive_byte(&self) -> AliveByte {
         let segment = &self.segment;
+        if !self.origin.is_here() {
+            // The parent's descriptor, which leads to nothing here.
+            return AliveByte::Unclear;
+        }
         let look = |kind| conflicting(segment.fd.as_fd(), kind, segment.layout.alive_lock_off, 1);
         match (look(LockKind::Shared), look(LockKind::Exclusive)) {
             (Ok(Some(LockKind::Exclusive)), _) => AliveByte::Held,

@@ -3,13 +3,15 @@
 //! A lock belongs to an open file description, and `fork` makes parent and child share it: a child could release its
 //! parent's leases, and a killed parent's leases would live as long as the child. So the child gives up every ring
 //! descriptor before `fork` returns in it (the numbers stay taken, by `/dev/null`), and whatever it inherited knows
-//! that it belongs to another process. A child made without the handlers (a plain `clone` call) is told apart by its
-//! process id: it keeps its hands off, but its parent's locks live as long as it does.
+//! that it belongs to another process. A child made without the handlers (a plain `clone` call) is told apart by a page
+//! that the kernel clears in children: it keeps its hands off, but its parent's locks live as long as it does.
 
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 use std::sync::Arc;
+
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 /// Forks between the first process that loaded this code and this one.
@@ -27,18 +29,70 @@ pub(crate) fn count() -> u64 {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Origin {
     forks: u64,
-    pid: u32,
+    mark: u64,
 }
 
 impl Origin {
     /// This process.
     pub(crate) fn here() -> Self {
-        Self { forks: count(), pid: std::process::id() }
+        Self { forks: count(), mark: mark() }
     }
 
-    /// Whether this is the process that the value was made in. Costs one `getpid`.
+    /// Whether this is the process that the value was made in. Makes no system call: asking for the process id each
+    /// time was most of what a look at the newest frame cost.
     pub(crate) fn is_here(self) -> bool {
         self == Self::here()
+    }
+}
+
+/// Where this process's mark lies: a page that the kernel hands to children as zeros, however they are made.
+static PAGE: AtomicPtr<AtomicU64> = AtomicPtr::new(null_mut());
+/// Stands in for the page where the kernel has none of the kind (before Linux 4.14).
+static NO_PAGE: AtomicU64 = AtomicU64::new(0);
+/// The highest mark among this process and its ancestors.
+static LAST_MARK: AtomicU64 = AtomicU64::new(0);
+
+/// A number that this process shares with none of its ancestors.
+fn mark() -> u64 {
+    let page = page();
+    if std::ptr::eq(page, &NO_PAGE) {
+        return u64::from(std::process::id());
+    }
+    match page.load(Ordering::Relaxed) {
+        0 => {
+            let fresh = LAST_MARK.fetch_add(1, Ordering::Relaxed) + 1;
+            page.compare_exchange(0, fresh, Ordering::Relaxed, Ordering::Relaxed).map_or_else(|other| other, |_| fresh)
+        }
+        mark => mark,
+    }
+}
+
+fn page() -> &'static AtomicU64 {
+    let mut page = PAGE.load(Ordering::Acquire);
+    if page.is_null() {
+        let fresh = wiped_page().unwrap_or((&raw const NO_PAGE).cast_mut());
+        page = match PAGE.compare_exchange(null_mut(), fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => fresh,
+            // Another thread was faster; 4 KiB stay behind, once.
+            Err(other) => other,
+        };
+    }
+    // SAFETY: `NO_PAGE`, or a page of zeros that is mapped for ever.
+    unsafe { &*page }
+}
+
+fn wiped_page() -> Option<*mut AtomicU64> {
+    let (length, access) = (4096, ProtFlags::READ | ProtFlags::WRITE);
+    // SAFETY: a new anonymous page at an address the kernel chooses affects no existing memory.
+    let page = unsafe { rustix::mm::mmap_anonymous(null_mut(), length, access, MapFlags::PRIVATE) }.ok()?;
+    // SAFETY: exactly the page from above, which nobody has seen.
+    match unsafe { rustix::mm::madvise(page, length, Advice::LinuxWipeOnFork) } {
+        Ok(()) => Some(page.cast()),
+        Err(_) => {
+            // SAFETY: as above.
+            let _ = unsafe { rustix::mm::munmap(page, length) };
+            None
+        }
     }
 }
 

@@ -145,8 +145,7 @@ impl Lease {
 
     /// Whether the frame has been constant from the start of the lease up to now.
     ///
-    /// `false` for ever once the writer has taken the slot back, and in a forked child. Makes no system call but
-    /// `getpid`.
+    /// `false` for ever once the writer has taken the slot back, and in a forked child. Makes no system call.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         let Hold { attachment, slot, .. } = &self.hold;
@@ -259,7 +258,7 @@ impl EndedLease {
 impl Ring {
     /// Leases the newest frame: reads it in place, without a copy.
     ///
-    /// The frame counts as returned, as with [`Ring::latest`]. Waits for nothing; costs two system calls, and one more
+    /// The frame counts as returned, as with [`Ring::latest`]. Waits for nothing; costs one system call, and one more
     /// when the lease ends. Several leases on one handle are independent of each other. Each lease takes a slot out of
     /// the writer's hands: hold few, and none for long.
     ///

@@ -290,20 +290,17 @@ impl PacketCounter {
     pub(super) fn watch(self, pad: &gst::Pad) {
         pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
             let (mono_ns, real_ns) = (mono_ns(), real_ns());
+            let look = |buffer: &mut gst::Buffer| {
+                if self.count(buffer, mono_ns, real_ns) {
+                    keep_together(buffer);
+                }
+            };
             match &mut info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) => {
-                    if self.count(buffer, mono_ns, real_ns) {
-                        keep_together(buffer);
-                    }
-                }
-                Some(gst::PadProbeData::BufferList(list)) => {
-                    list.make_mut().foreach_mut(|mut buffer, _| {
-                        if self.count(&buffer, mono_ns, real_ns) {
-                            keep_together(&mut buffer);
-                        }
-                        std::ops::ControlFlow::Continue(Some(buffer))
-                    });
-                }
+                Some(gst::PadProbeData::Buffer(buffer)) => look(buffer),
+                Some(gst::PadProbeData::BufferList(list)) => list.make_mut().foreach_mut(|mut buffer, _| {
+                    look(&mut buffer);
+                    std::ops::ControlFlow::Continue(Some(buffer))
+                }),
                 _ => {}
             }
             gst::PadProbeReturn::Ok

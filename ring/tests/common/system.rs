@@ -56,13 +56,13 @@ impl Child {
             to: to.try_clone().unwrap().into(),
         };
         let parent = Line { ..line(&to_parent.0, &from_child.1) };
-        // SAFETY: the child runs `act` and leaves by `_exit`; it uses the allocator, which glibc makes usable in children,
-        // and no lock of the test harness.
         let pid = match how {
+            // SAFETY: the child runs `act` and leaves by `_exit`; it uses the allocator, which glibc makes usable in
+            // children, and no lock of the test harness.
             Fork::Handled => unsafe { libc::fork() },
             Fork::Bare => {
-                // SAFETY: as above, with the allocator unlocked because this thread is not in it and the tests that
-                // use it run it in a process without other threads.
+                // SAFETY: as above, with the allocator unlocked because the tests that use it run it in a process
+                // without other threads.
                 let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
                 i32::try_from(pid).unwrap()
             }
