@@ -534,7 +534,7 @@ int camring_attach(const char *name,
 // Errors: HANDLE when it was given back before.
 int camring_detach(struct camring_ring *ring);
 
-// Says what the ring's camera, its daemon and this handle are doing. Copies no pixels; about ten microseconds.
+// Says what the ring's camera, its daemon and this handle are doing. Copies no pixels; takes a few microseconds.
 //
 // Errors: HANDLE, ARGUMENT.
 int camring_info(const struct camring_ring *ring,

@@ -69,7 +69,7 @@ pub unsafe extern "C" fn camring_detach(ring: *mut RingHandle) -> c_int {
     call(|| handles::end_ring(ring))
 }
 
-/// Says what the ring's camera, its daemon and this handle are doing. Copies no pixels; about ten microseconds.
+/// Says what the ring's camera, its daemon and this handle are doing. Copies no pixels; takes a few microseconds.
 ///
 /// Errors: HANDLE, ARGUMENT.
 #[unsafe(no_mangle)]
@@ -255,7 +255,7 @@ fn described(ring: &Ring, read: &Read) -> Frame {
 /// Fills the caller's struct with the newest frame's metadata; it does not count as returned.
 fn describe_newest(ring: &Ring, out: &Out<Frame>) -> Result<(), Failure> {
     let meta = ring.peek()?;
-    out.fill(frame::describe(&meta, 0, ring.status().generation.0, ring.age(&meta)));
+    out.fill(frame::describe(&meta, 0, ring.layout().ring_uuid.0, ring.age(&meta)));
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! The handles that C programs hold: numbers in disguise, so that a wrong or old one is refused and never followed.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
@@ -43,8 +43,8 @@ impl Attached {
 #[derive(Default)]
 struct Table {
     given: u64,
-    rings: HashMap<u64, Arc<Attached>>,
-    leases: HashMap<u64, Lease>,
+    rings: BTreeMap<u64, Arc<Attached>>,
+    leases: BTreeMap<u64, Lease>,
 }
 
 impl Table {

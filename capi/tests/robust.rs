@@ -74,7 +74,7 @@ fn a_forked_child_reads_on_its_own_and_leaves_its_parents_lease_alone() {
     let shm = mount();
     let mut source = Source::new(shm.path(), "yard", 4);
     source.lap(1);
-    let forks = amount(20, 2_000);
+    let forks = amount(60, 2_000);
     let mut c = Asked::start(&program("tests/programs/forks.c"), shm.path(), &[&forks.to_string()]);
     assert_eq!(c.line(), "forked");
     source.lap(50);

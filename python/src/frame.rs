@@ -93,9 +93,8 @@ impl Frame {
             return Err(PyValueError::new_err(format!("quality is {quality}; expected 1 to 100")));
         }
         let (meta, pixels) = (*slf.get().meta(), slf.as_super().get());
-        let copy = slf.py().detach(|| pixels.copy());
+        let file = slf.py().detach(|| jpeg::encode(&meta, &pixels.copy(), quality));
         Self::check_valid(slf)?;
-        let file = slf.py().detach(|| jpeg::encode(&meta, &copy, quality));
         Ok(PyBytes::new(slf.py(), &file.map_err(PyValueError::new_err)?))
     }
 

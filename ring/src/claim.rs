@@ -14,6 +14,11 @@ use crate::segment::Segment;
 use crate::slot;
 use crate::status::{Counter, Shared};
 
+/// So many refused slots in one claim are more than honest readers lease.
+const REFUSED_MANY: u32 = 16;
+/// How long a claim looks for a slot that nobody leases, once many are: 255 quick refusals take less.
+const SEARCH_LIMIT_NS: i64 = 200_000;
+
 /// One claim: the generation, its newest frame, and who is told about slow locks.
 pub(crate) struct Claim<'a> {
     pub(crate) live: &'a Live,
@@ -44,7 +49,7 @@ impl Claim<'_> {
             // Readers may rely on locks from here on: this claim is the first one that asks again.
             head::store_u32(map, at::LEASE_NOW, 0);
         }
-        let unleased = self.first_unleased(policy);
+        let unleased = self.first_unleased(policy, began);
         if !paused {
             self.judge(guard, policy, began, oldest.1);
         }
@@ -57,10 +62,16 @@ impl Claim<'_> {
     /// Takes the oldest slot whose lease byte the kernel gives; `None` when readers hold all of them.
     ///
     /// Where the kernel cannot tell, a slot counts as free; under `protect`, whose readers rely on the answer, as leased.
-    fn first_unleased(&self, policy: LeasePolicy) -> Option<u32> {
+    /// Under `fresh` the search ends when many slots were refused and that took long: a reader may have locked all.
+    fn first_unleased(&self, policy: LeasePolicy, began: i64) -> Option<u32> {
         let Segment { layout, fd, .. } = &self.live.segment;
         let mut tried = None;
+        let mut refused = 0;
         while let Some(candidate) = self.oldest_after(tried) {
+            if policy == LeasePolicy::Fresh && refused >= REFUSED_MANY && mono_ns() - began > SEARCH_LIMIT_NS {
+                return None;
+            }
+            refused += 1;
             let lock = layout.lease_lock_base + u64::from(candidate.1);
             match try_lock(fd.as_fd(), LockKind::Exclusive, lock, 1) {
                 Ok(Locked::Conflict) => tried = Some(candidate),

@@ -136,7 +136,7 @@ fn a_read_lock_on_everything_freezes_a_ring_under_protect_until_it_ends() {
     loot.read_lock_everything();
     for _ in 0..100 {
         let refused = writer.claim(64 * 48 * 3).unwrap_err();
-        assert!(matches!(refused, ClaimError::NoSlot), "{refused}");
+        assert!(matches!(refused, ClaimError::Leased), "{refused}");
     }
     assert_eq!(counter(&ring, Counter::LeaseConflicts), 100);
     assert_eq!(counter(&ring, Counter::LeasesRevoked), 0, "nothing is revoked under protect");
@@ -192,6 +192,33 @@ fn ten_thousand_locks_cost_no_frame() {
     let slow = counter(&ring, Counter::LeaseLockSlow);
     measured(format!(
         "claim and publish: {before}; beside 10,000 locks: {}; called slow {slow} times",
+        percentiles(times)
+    ));
+}
+
+#[test]
+fn locks_on_every_one_of_256_slots_among_thousands_more_cost_no_frame() {
+    let shm = Shm::new();
+    let mut options = shm.options("cam");
+    options.slots = 256;
+    let (mut writer, _) = Writer::start(options).unwrap();
+    publish(&mut writer, 64, 48, 0);
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let before = percentiles(publish_timed(&mut writer, 300));
+    let loot = Loot::of(shm.path());
+    // Few enough that one call stays cheap, before the bytes of the slots, every one of which is taken too.
+    for index in 0..3_000 {
+        loot.read_lock(LEASE_LOCK_BASE - 2 * (index + 1), 1);
+    }
+    loot.read_lock(LEASE_LOCK_BASE, 256);
+    let last = ring.latest(&mut Vec::new()).unwrap().meta.seq.0;
+    let frames = amount(300, 5_000);
+    let times = publish_timed(&mut writer, frames);
+    let newest = ring.latest(&mut Vec::new()).unwrap().meta.seq.0;
+    assert_eq!((newest, counter(&ring, Counter::DroppedNoSlot)), (last + frames, 0), "every frame went on");
+    let slow = counter(&ring, Counter::LeaseLockSlow);
+    measured(format!(
+        "claim and publish in 256 slots: {before}; all of them and 3,000 bytes more locked: {}; called slow {slow} times",
         percentiles(times)
     ));
 }
@@ -415,7 +442,9 @@ fn a_reader_that_dumps_core_with_a_lease_leaves_out_the_ring_and_gives_its_slot_
     for name in ["core".to_owned(), format!("core.{pid}")] {
         if let Ok(core) = std::fs::metadata(shm.path().join(name)) {
             let (size, ring) = (core.len(), ring.layout().file_bytes);
-            assert!(size < ring, "a core of {size} bytes beside a ring of {ring}");
+            // AddressSanitizer's own memory is in the core as well.
+            let instrumented = std::env::var_os("ASAN_OPTIONS").is_some();
+            assert!(instrumented || size < ring, "a core of {size} bytes beside a ring of {ring}");
             measured(format!("core of a leasing reader: {size} bytes; its ring has {ring}"));
         }
     }

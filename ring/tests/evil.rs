@@ -315,6 +315,11 @@ impl Attacker {
             assert!(frame.meta.seq.0 > last, "frame {} after frame {last}", frame.meta.seq);
             last = frame.meta.seq.0;
         }
+        let lease = ring.lease_next(Some(Duration::from_secs(30))).unwrap();
+        pixels.resize(lease.len(), 0);
+        lease.copy_to(&mut pixels).unwrap();
+        assert_untorn(lease.frame().meta.seq.0, &pixels);
+        lease.release().unwrap();
         self.lease_by_the_document(&ring);
         println!(
             "soak: {}: {} attempts, all refused; 20 frames read and one leased afterwards",

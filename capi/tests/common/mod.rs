@@ -85,7 +85,8 @@ pub fn prefix() -> &'static Path {
     PREFIX.get_or_init(|| {
         let program = std::env::current_exe().expect("a path");
         // One folder per test program, so that none disturbs another; what an earlier run left there is replaced.
-        let name = program.file_name().expect("a name").to_str().expect("UTF-8");
+        let name = program.file_stem().expect("a name").to_str().expect("UTF-8");
+        let name = name.rsplit_once('-').map_or(name, |(name, _)| name);
         let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("capi-{name}"));
         let _ = std::fs::remove_dir_all(&to);
         // cargo has just built the library for this test program, beside it.

@@ -187,7 +187,7 @@ pub fn slot_of_a_killed_holder(folder: &Folder) -> Vec<Line> {
         writer.publish(next, FrameMeta::new(geometry)).expect("published");
         // The newest frame, this one, and the leased one: there is no fourth.
         let writing = writer.claim(geometry.len).expect("a slot");
-        assert!(matches!(writer.claim(geometry.len), Err(ClaimError::NoSlot)), "the lease was meant to hold");
+        assert!(matches!(writer.claim(geometry.len), Err(ClaimError::Leased)), "the lease was meant to hold");
         let began = Instant::now();
         holder.0.kill().expect("killed");
         let free = loop {
