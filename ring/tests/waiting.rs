@@ -193,16 +193,17 @@ fn a_removed_ring_ends_every_wait_and_keeps_its_last_frame() {
     drop(writer);
     std::thread::scope(|scope| {
         let waiting = [
-            scope.spawn(|| ring.next(&mut Vec::new(), None).unwrap_err()),
-            scope.spawn(|| ring.lease_next(None).unwrap_err()),
-            scope.spawn(|| ring.after(Sequence(1), &mut Vec::new(), None).unwrap_err()),
+            scope.spawn(|| ring.next(&mut Vec::new(), LONG).unwrap_err()),
+            scope.spawn(|| ring.lease_next(LONG).unwrap_err()),
+            scope.spawn(|| ring.after(Sequence(1), &mut Vec::new(), LONG).unwrap_err()),
             scope.spawn(|| {
-                assert_eq!(wait_any(&[&ring, &ring], None), [0; 0]);
-                assert!(!ring.wait(Sequence(1), None));
-                ring.next(&mut Vec::new(), LONG).unwrap_err()
+                assert_eq!(wait_any(&[&ring, &ring], LONG), [0; 0]);
+                assert!(!ring.wait(Sequence(1), LONG));
+                ring.next(&mut Vec::new(), None).unwrap_err()
             }),
         ];
         remove(&shm.dir(), &RingName::new("cam").unwrap()).unwrap();
+        until("every wait has ended before its time", || waiting.iter().all(|waiting| waiting.is_finished()));
         for error in waiting.map(|waiting| waiting.join().unwrap()) {
             assert_eq!(
                 error.to_string(),
@@ -227,7 +228,14 @@ fn a_ring_that_is_made_anew_at_once_is_followed_and_no_wait_ends() {
     let ring = attach(&shm, "cam");
     ring.next(&mut Vec::new(), None).unwrap();
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| ring.next(&mut Vec::new(), LONG));
+        let (says, hears) = std::sync::mpsc::channel();
+        let ring = &ring;
+        let waiting = scope.spawn(move || {
+            says.send(rustix::thread::gettid()).unwrap();
+            ring.next(&mut Vec::new(), LONG)
+        });
+        let waiter = hears.recv().unwrap();
+        until("the waiter sleeps", || is_asleep(waiter));
         drop(writer);
         remove(&shm.dir(), &RingName::new("cam").unwrap()).unwrap();
         let mut writer = start(&shm, "cam");
@@ -307,7 +315,10 @@ fn signals_interrupt_neither_waits_nor_locks() {
         let signals = signal_every(Duration::from_micros(50));
         let rings = ["a", "b"].map(|name| Ring::attach(name, options.clone()).unwrap());
         let mut pixels = Vec::new();
-        for _ in 0..rounds {
+        for round in 0..rounds {
+            if round % 100 == 0 {
+                line.say("on it");
+            }
             for ring in &rings {
                 let frame = ring.next(&mut pixels, LONG).unwrap();
                 assert_untorn(frame.meta.seq.0, &pixels);
@@ -325,6 +336,9 @@ fn signals_interrupt_neither_waits_nor_locks() {
         let stats = rings[0].stats();
         line.say(&format!("{} signals, {} missed wakes", signals.load(Ordering::Relaxed), stats.missed_wakes));
     });
+    for _ in 0..rounds.div_ceil(100) {
+        assert_eq!(reader.hear(), "on it");
+    }
     let said = reader.hear();
     let signals: u64 = said.split(' ').next().unwrap().parse().unwrap();
     assert!(signals > 1_000, "{said}");
