@@ -305,12 +305,11 @@ fn give_up_descriptors() {
             if fd < 0 || identity_of(fd) != Some(identity) {
                 continue;
             }
-            let Some(source) = nothing.or_else(open_nothing).or_else(|| open_in_place_of(fd)) else { return };
+            // Without anything to put in its place it stays; whoever owns it keeps its hands off all the same.
+            let Some(source) = nothing.or_else(open_nothing).or_else(|| open_in_place_of(fd)) else { continue };
             nothing = Some(source);
             if source != fd {
-                // SAFETY: both are open numbers: `source` from just above, `fd` is a registered descriptor whose owner
-                // is memory of this child, where no other thread runs.
-                unsafe { libc::dup3(source, fd, libc::O_CLOEXEC) };
+                replace(fd, source);
             }
         }
         registry = chunk.next();
@@ -320,6 +319,16 @@ fn give_up_descriptors() {
     {
         // SAFETY: opened in this function, and no longer needed.
         unsafe { libc::close(source) };
+    }
+}
+
+fn replace(fd: RawFd, source: RawFd) {
+    // SAFETY: both are open numbers: `source` was just opened, `fd` is a registered descriptor whose owner is memory of
+    // this child, where no other thread runs.
+    if unsafe { libc::dup3(source, fd, libc::O_CLOEXEC) } < 0 {
+        // The number lies above a limit that was lowered meanwhile: nobody gets it again.
+        // SAFETY: as above.
+        unsafe { libc::close(fd) };
     }
 }
 
@@ -359,7 +368,7 @@ fn open_in_place_of(fd: RawFd) -> Option<RawFd> {
         return None;
     }
     // SAFETY: a registered descriptor of this child; its number is taken again by the next line, since it is the only
-    // free one and no other thread runs.
+    // free one and no other thread runs. If it lies above a limit that was lowered meanwhile, nobody gets it again.
     unsafe { libc::close(fd) };
     open_nothing()
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use camring_ring::{
     AttachOptions, Capacity, Lease, LeasePolicy, ReadError, Ring, RingName, Sequence, ShmDir, Writer, wait_any,
 };
-use common::system::{Child, Fork, Grandchild, Line, no_more_descriptors, replace_number};
+use common::system::{Child, Fork, Grandchild, Line, free_number, no_descriptors_from, replace_number};
 use common::{Shm, amount, assert_untorn, publish, publish_pattern, until};
 
 const LEN: u64 = 64 * 48 * 3;
@@ -76,24 +76,27 @@ fn a_killed_parents_leases_end_although_its_child_lives() {
 
 #[test]
 fn a_child_without_a_free_descriptor_number_gives_its_parents_leases_up_as_well() {
-    let shm = Shm::new();
-    let mut writer = start(&shm);
-    let mut parent = holder(&shm, &mut writer, |_, leases, line| {
-        no_more_descriptors();
-        let child = Child::fork_silent(|| {
-            loop {
-                std::thread::park();
-            }
+    // The second limit is below the numbers that the process has already.
+    for limit in [free_number, || 3] {
+        let shm = Shm::new();
+        let mut writer = start(&shm);
+        let mut parent = holder(&shm, &mut writer, |_, leases, line| {
+            no_descriptors_from(limit());
+            let child = Child::fork_silent(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+            line.say(&child.to_string());
+            line.hear();
+            drop(leases);
         });
-        line.say(&child.to_string());
-        line.hear();
-        drop(leases);
-    });
-    let child = Grandchild(parent.hear().parse().unwrap());
-    parent.kill();
-    // Its handler may not have run yet when the parent is killed.
-    until("the child has given up what it inherited", || has_room(&mut writer));
-    assert!(child.is_running());
+        let child = Grandchild(parent.hear().parse().unwrap());
+        parent.kill();
+        // Its handler may not have run yet when the parent is killed.
+        until("the child has given up what it inherited", || has_room(&mut writer));
+        assert!(child.is_running());
+    }
 }
 
 #[test]

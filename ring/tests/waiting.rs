@@ -238,6 +238,8 @@ fn a_ring_that_is_made_anew_at_once_is_followed_and_no_wait_ends() {
         until("the waiter sleeps", || is_asleep(waiter));
         drop(writer);
         remove(&shm.dir(), &RingName::new("cam").unwrap()).unwrap();
+        // The removal has woken it; it has found no ring, and sleeps on.
+        until("the waiter sleeps again", || is_asleep(waiter));
         let mut writer = start(&shm, "cam");
         publish(&mut writer, 8, 8, 8);
         assert_eq!(waiting.join().unwrap().unwrap().meta.seq.0, 1);

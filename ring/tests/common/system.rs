@@ -222,11 +222,14 @@ pub fn classic_lock(file: &std::fs::File) {
     assert_eq!(result, 0, "F_SETLK: {}", std::io::Error::last_os_error());
 }
 
-/// Leaves this process no number for another descriptor.
-pub fn no_more_descriptors() {
-    let highest = std::fs::File::open("/dev/null").unwrap();
-    let limit = libc::rlimit { rlim_cur: highest.as_raw_fd() as u64, rlim_max: 4096 };
-    drop(highest);
+/// The lowest number that the next descriptor may have.
+pub fn free_number() -> u64 {
+    std::fs::File::open("/dev/null").unwrap().as_raw_fd() as u64
+}
+
+/// From now on no descriptor of this process gets `number` or more; those that have keep it.
+pub fn no_descriptors_from(number: u64) {
+    let limit = libc::rlimit { rlim_cur: number, rlim_max: 4096 };
     // SAFETY: a limit of ours, for this process.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
     assert!(std::fs::File::open("/dev/null").is_err(), "the limit leaves numbers");
