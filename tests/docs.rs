@@ -74,7 +74,9 @@ fn the_manual_states_the_memory_that_rings_take() {
 fn tests_of_the_project() -> String {
     let mut text = String::new();
     let mut folders: Vec<_> =
-        ["src", "tests", "ring/src", "ring/tests", "python/tests"].map(|folder| root().join(folder)).into();
+        ["src", "tests", "ring/src", "ring/tests", "python/tests", "capi/tests", "ring/model/src"]
+            .map(|folder| root().join(folder))
+            .into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.unwrap().path();

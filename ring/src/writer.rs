@@ -310,6 +310,9 @@ impl Writer {
             // A larger generation whose frame never came would hold its memory, and number its first frame wrongly.
             self.pending.take_if(|pending| Arc::strong_count(pending) == 1);
         }
+        if fresh {
+            continue_from(&slot.live.segment, self.seq);
+        }
         let seq = self.seq + 1;
         self.complete(&mut meta, seq);
         let Segment { map, layout, .. } = &slot.live.segment;
@@ -445,6 +448,15 @@ impl Writer {
         }
         self.dropped = self.dropped.saturating_add(1);
         head::add_u64(&self.live.segment.map, counter.offset(), 1);
+    }
+}
+
+/// States anew which number a generation continues from: frames may have been published since it was made, and readers
+/// take a gap downwards for numbers that begin anew. It has no name yet, so nobody reads its configuration.
+fn continue_from(segment: &Segment, seq: u64) {
+    if segment.layout.base_seq != seq {
+        let layout = Layout { base_seq: seq, ..segment.layout.clone() };
+        segment.map.write_config(&layout.encode());
     }
 }
 

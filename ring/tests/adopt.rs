@@ -67,6 +67,8 @@ enum Numbers {
 use Numbers::{BeginAnew, GoOn};
 
 type Damage = (&'static str, Numbers, fn(&Wreck));
+/// A change that is none of a reader's business.
+type Harmless = (&'static str, fn(&Wreck));
 
 const DAMAGE: &[Damage] = &[
     ("no magic", BeginAnew, |it| it.put_word(at::MAGIC, 0)),
@@ -149,7 +151,7 @@ fn a_ring_damaged_in_any_way_is_replaced_and_its_numbers_go_on_where_they_can_be
 
 #[test]
 fn damage_that_harms_no_frame_is_repaired_and_the_ring_adopted() {
-    let harmless: [(&str, fn(&Wreck)); 4] = [
+    let harmless: [Harmless; 4] = [
         ("an unknown feature that may be ignored", |it| it.configure(at::FEATURE_COMPAT, &u64::MAX.to_le_bytes())),
         ("a hole in the payload", |it| {
             let fd = &it.file;

@@ -294,11 +294,12 @@ fn a_number_that_somebody_has_closed_and_reused_is_left_alone_in_children() {
         let leads = |fd: &i32| std::fs::read_link(format!("/proc/self/fd/{fd}")).is_ok_and(|found| found == anchor);
         let number = (3..100).find(leads).unwrap();
         replace_number(&std::fs::File::open(&file).unwrap(), number);
+        // The lease is the last that needs the descriptor, and ends in the child.
+        drop(ring);
         let child = Child::fork(|_| {
             let found = || std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap();
             assert_eq!(found(), file, "another file has this number now");
             drop(lease);
-            drop(ring);
             assert_eq!(found(), file, "it was closed by somebody who did not own it");
         });
         child.end();

@@ -12,13 +12,8 @@ use std::time::{Duration, Instant};
 use camring_ring::{
     AttachOptions, Counter, Housekeeping, HousekeepingEvent, Ring, RingName, SegmentName, ShmDir, Writer,
 };
-use common::{Shm, publish, until};
+use common::{Shm, amount, publish, until};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// The amount of a long promise: `short` in the ordinary suite, `full` under `scripts/soak`.
-fn amount(short: usize, full: usize) -> usize {
-    if std::env::var("CAMRING_SOAK").as_deref() == Ok("full") { full } else { short }
-}
 
 fn inode(path: &Path) -> Option<u64> {
     std::fs::symlink_metadata(path).ok().map(|meta| meta.ino())

@@ -34,7 +34,7 @@ pub(crate) const CASES: &[Case] = &[
         run: || head_leads_to_its_frame(Order::Product),
     },
     Case { name: "a waiter gets every frame", preemptions: [2, 99], run: || wait_for_frames(Order::Product) },
-    Case { name: "two waiters and another thread's news", preemptions: [1, 3], run: wait_beside_state_changes },
+    Case { name: "two waiters and another thread's news", preemptions: [1, 2], run: wait_beside_state_changes },
     Case { name: "a copy of a slot that is overwritten", preemptions: [3, 99], run: copy_while_overwritten },
     Case { name: "a copy of a slot that is abandoned", preemptions: [2, 4], run: copy_while_abandoned },
     Case { name: "a lease under protect", preemptions: [2, 4], run: lease_cases::protected },

@@ -116,7 +116,7 @@ fn pattern(seq: u64) -> u64 {
 pub(crate) fn assert_whole(seq: u64, words: &SlotWords, payload: &[u8; PAYLOAD_BYTES]) {
     assert_eq!(words[HEADER_EXPLORED[1]], seq, "torn: metadata of frame {seq}");
     for word in PAYLOAD_EXPLORED {
-        let bytes = payload[word * 8..].iter().take(8);
-        assert!(bytes.clone().all(|byte| u64::from(*byte) == seq), "torn: word {word} of frame {seq}: {bytes:?}");
+        let bytes = &payload[word * 8..PAYLOAD_BYTES.min(word * 8 + 8)];
+        assert!(bytes.iter().all(|byte| u64::from(*byte) == seq), "torn: word {word} of frame {seq}: {bytes:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Shm;
+pub use super::{Shm, amount, measured};
 
 /// Longest wait for anything that is bound to happen on a machine with two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -19,20 +19,6 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Whether this is the full form, which `scripts/soak` runs.
 pub fn is_full() -> bool {
     std::env::var("CAMRING_SOAK").as_deref() == Ok("full")
-}
-
-/// The amount of a long promise: `short` in the ordinary suite, this part's share of `full` under `scripts/soak`.
-pub fn amount(short: u64, full: u64) -> u64 {
-    if !is_full() {
-        return short;
-    }
-    let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1);
-    full.div_ceil(parts)
-}
-
-/// A measured number, for docs/promises.md.
-pub fn measured(text: impl std::fmt::Display) {
-    println!("soak: {text}");
 }
 
 /// Lets `time` pass, as a stimulus (an outage lasts so long); never a wait for something to have happened.
