@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use camring_ring::{FrameFlags, Liveness, Ring, State, Writer};
-use common::actors::{Actor, PATIENCE, amount, let_pass, measured, until_within};
-use common::{Shm, assert_untorn, publish};
+use common::actors::{Actor, PATIENCE, let_pass, until_within};
+use common::{Shm, amount, assert_untorn, measured, publish};
 use rustix::process::Signal;
 
 const FILES: [&str; 3] = ["camring.cam", "camring.d/.lock-cam", "camring.d/cam"];

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use camring_ring::{AttachError, AttachOptions, Counter, Liveness, ReadError, Ring, RingName, Writer, age_ns, remove};
-use common::actors::{Actor, PATIENCE, amount, example, let_pass, locks_on, measured, numbers, until_within};
-use common::{Shm, publish};
+use common::actors::{Actor, PATIENCE, example, let_pass, locks_on, numbers, until_within};
+use common::{Shm, amount, measured, publish};
 use rustix::process::Signal;
 
 fn published(ring: &Ring) -> u64 {

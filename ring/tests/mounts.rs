@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use camring_ring::{AttachOptions, Counter, ReadError, Ring, ShmDir};
-use common::actors::{Actor, PATIENCE, amount, example, measured, until_within};
-use common::{Shm, assert_untorn};
+use common::actors::{Actor, PATIENCE, example, until_within};
+use common::{Shm, amount, assert_untorn, measured};
 
 /// Whether a mount namespace of one's own is to be had; a test that needs one passes without it, and says so.
 fn can_mount() -> bool {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use camring_ring::clock::{mono_ns, real_ns};
 use camring_ring::{FrameFlags, FrameMeta, Geometry, Liveness, PixelFormat, Ring, Writer, age_ns, free_bytes};
-use common::actors::{Actor, PATIENCE, amount, let_pass, measured, numbers, until_within};
-use common::{Shm, assert_untorn};
+use common::actors::{Actor, PATIENCE, let_pass, numbers, until_within};
+use common::{Shm, amount, assert_untorn, measured};
 
 const LONG: Duration = Duration::from_secs(500);
 

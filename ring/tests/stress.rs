@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use camring_ring::{Counter, Ring};
-use common::Shm;
-use common::actors::{Actor, PATIENCE, Random, amount, is_full, let_pass, locks_on, measured, until_within};
+use common::actors::{Actor, PATIENCE, Random, is_full, let_pass, locks_on, until_within};
+use common::{Shm, amount, measured};
 
 /// Everything that a ring consists of.
 const FILES: [&str; 3] = ["camring.cam", "camring.d/.lock-cam", "camring.d/cam"];

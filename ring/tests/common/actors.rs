@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-pub use super::{Shm, amount, measured};
+use super::Shm;
 
 /// Longest wait for anything that is bound to happen on a machine with two busy cores.
 pub const PATIENCE: Duration = Duration::from_secs(60);
