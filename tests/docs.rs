@@ -74,7 +74,7 @@ fn the_manual_states_the_memory_that_rings_take() {
 fn tests_of_the_project() -> String {
     let mut text = String::new();
     let mut folders: Vec<_> =
-        ["src", "tests", "ring/src", "ring/tests", "python/tests", "capi/tests", "ring/model/src"]
+        ["src", "tests", "ring/src", "ring/tests", "python/tests", "capi/tests", "ring/model/src", "ring/model/tests"]
             .map(|folder| root().join(folder))
             .into();
     while let Some(folder) = folders.pop() {
@@ -96,7 +96,10 @@ fn every_test_that_the_promises_and_the_soaks_name_exists() {
     let soaks = std::fs::read_to_string(root().join("scripts/soak")).unwrap();
     let is_test_name = |word: &&str| word.matches('_').count() >= 3 && !word.contains(['-', '/', ' ', '.', '=']);
     let quoted = promises.lines().filter(|line| line.starts_with("| ")).flat_map(|line| line.split('`'));
-    let listed = soaks.lines().filter_map(|line| line.split(" | ").nth(2)).map(str::trim);
+    let listed = soaks
+        .lines()
+        .filter_map(|line| line.split(" | ").nth(2))
+        .map(|test| test.trim().rsplit("::").next().unwrap_or_default());
     let named: Vec<&str> = quoted.chain(listed).filter(is_test_name).collect();
     assert!(named.len() > 40, "only {} tests are named", named.len());
     let code = tests_of_the_project();
