@@ -120,13 +120,13 @@ def test_it_is_counted_as_a_reader_and_its_death_frees_its_lease(writer: StartWr
     )
     assert child.stdout is not None and child.stdin is not None and child.stdout.readline() == "3\n"
     ring = camring.attach("front")
-    assert sorted(ring.info().readers) == sorted([child.pid, os.getpid()])
+    eventually(lambda: sorted(ring.info().readers) == sorted([child.pid, os.getpid()]), "both are counted")
     assert lease_bytes(shm_dir / "camring.front") == 1
     child.kill()
     # Before the zombie is reaped.
     eventually(lambda: lease_bytes(shm_dir / "camring.front") == 0, "the kernel frees the lease")
     child.communicate(timeout=DEADLINE)
-    assert ring.info().readers == [os.getpid()]
+    eventually(lambda: ring.info().readers == [os.getpid()], "the dead one is not")
 
 
 def test_views_of_a_retired_generation_stay_and_the_next_read_follows(

@@ -1,5 +1,6 @@
 //! How a reader gets hold of a generation: find, open, trust, map, check.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -259,19 +260,35 @@ fn take_presence(segment: &Segment) {
 
 /// The pids (in their own namespaces) of the readers counted on a segment, as the kernel's lock table shows them.
 pub(crate) fn present_readers(segment: &Segment) -> Vec<u32> {
-    let Ok(table) = std::fs::read_to_string("/proc/locks") else { return Vec::new() };
     let file = in_lock_table(segment);
     let base = segment.layout.presence_lock_base;
-    let mut pids: Vec<u32> = table.lines().filter_map(|line| presence_pid(line, &file, base)).collect();
+    let tables = lock_tables();
+    let readers: BTreeSet<u64> =
+        tables.iter().flat_map(|table| table.lines().filter_map(|line| presence(line, &file, base))).collect();
+    let mut pids: Vec<u32> = readers.iter().filter_map(|place| u32::try_from(place >> 20).ok()).collect();
     pids.sort_unstable();
     pids
 }
 
 /// How many locks of any kind the kernel's lock table shows for a segment; `None` where it cannot be read.
 pub(crate) fn count_locks(segment: &Segment) -> Option<usize> {
-    let table = std::fs::read_to_string("/proc/locks").ok()?;
     let file = in_lock_table(segment);
-    Some(table.lines().filter(|line| line.split_ascii_whitespace().any(|field| field == file)).count())
+    let is_ours = |line: &&str| line.split_ascii_whitespace().any(|field| field == file);
+    lock_tables().iter().map(|table| table.lines().filter(is_ours).count()).max()
+}
+
+/// The kernel gives its lock table out by the page, and goes on at a place in a list that may have become shorter: locks
+/// released by anybody in between make it skip others.
+const LOCK_TABLE_PAGE: usize = 4096;
+/// So often a table of several pages is read; what one misses another has.
+const LOCK_TABLE_READS: usize = 4;
+
+/// The kernel's lock table, several times if it cannot be read in one go; none where it is hidden.
+fn lock_tables() -> Vec<String> {
+    let read = || std::fs::read_to_string("/proc/locks").ok();
+    let Some(first) = read() else { return Vec::new() };
+    let more = if first.len() < LOCK_TABLE_PAGE / 2 { 0 } else { LOCK_TABLE_READS - 1 };
+    std::iter::once(first).chain((0..more).filter_map(|_| read())).collect()
 }
 
 /// How the kernel's lock table names a segment's file.
@@ -280,13 +297,14 @@ fn in_lock_table(segment: &Segment) -> String {
     format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev))
 }
 
+/// Whose presence a line tells, as the place in the range of presence bytes: pid and a random number.
+///
 /// `1: OFDLCK  ADVISORY  READ -1 00:19:5 17592186044416 17592186044416`
-fn presence_pid(line: &str, file: &str, base: u64) -> Option<u32> {
+fn presence(line: &str, file: &str, base: u64) -> Option<u64> {
     let fields: Vec<&str> = line.split_ascii_whitespace().collect();
     let [_, "OFDLCK", _, "READ", _, found, start, ..] = fields.as_slice() else { return None };
     let start: u64 = start.parse().ok()?;
-    let place = start.checked_sub(base).filter(|place| *place < PRESENCE_LOCK_SPAN && *found == file)?;
-    u32::try_from(place >> 20).ok()
+    start.checked_sub(base).filter(|place| *place < PRESENCE_LOCK_SPAN && *found == file)
 }
 
 /// Whether the header's own pid field still says that somebody writes; diagnostic only.
@@ -301,11 +319,12 @@ mod tests {
     #[test]
     fn a_presence_lock_names_its_pid() {
         let base = crate::layout::PRESENCE_LOCK_BASE;
-        let start = base + (4711u64 << 20 | 99);
+        let place = 4711u64 << 20 | 99;
+        let start = base + place;
         let line = format!("7: OFDLCK ADVISORY  READ  -1 00:1b:42 {start} {start}");
-        assert_eq!(presence_pid(&line, "00:1b:42", base), Some(4711));
-        assert_eq!(presence_pid(&line, "00:1b:43", base), None);
-        assert_eq!(presence_pid("7: POSIX ADVISORY READ 1 00:1b:42 0 EOF", "00:1b:42", base), None);
-        assert_eq!(presence_pid("", "00:1b:42", base), None);
+        assert_eq!(presence(&line, "00:1b:42", base), Some(place));
+        assert_eq!(presence(&line, "00:1b:43", base), None);
+        assert_eq!(presence("7: POSIX ADVISORY READ 1 00:1b:42 0 EOF", "00:1b:42", base), None);
+        assert_eq!(presence("", "00:1b:42", base), None);
     }
 }
