@@ -73,9 +73,10 @@ fn the_manual_states_the_memory_that_rings_take() {
 /// Every source file that may hold a test, as one text.
 fn tests_of_the_project() -> String {
     let mut text = String::new();
-    let crates = ["", "ring/", "ring/model/", "capi/", "python/"];
-    let folders = crates.iter().flat_map(|at| [format!("{at}src"), format!("{at}tests")]);
-    let mut folders: Vec<_> = folders.map(|folder| root().join(folder)).collect();
+    let mut folders: Vec<_> =
+        ["src", "tests", "ring/src", "ring/tests", "python/tests", "capi/tests", "ring/model/src", "ring/model/tests"]
+            .map(|folder| root().join(folder))
+            .into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.unwrap().path();
@@ -95,10 +96,11 @@ fn every_test_that_the_promises_and_the_soaks_name_exists() {
     let soaks = std::fs::read_to_string(root().join("scripts/soak")).unwrap();
     let is_test_name = |word: &&str| word.matches('_').count() >= 3 && !word.contains(['-', '/', ' ', '.', '=']);
     let quoted = promises.lines().filter(|line| line.starts_with("| ")).flat_map(|line| line.split('`'));
-    let listed = soaks.lines().filter_map(|line| line.split(" | ").nth(2)).map(str::trim);
-    // A test inside a crate is listed with its module.
-    let last = |name| str::rsplit(name, "::").next().unwrap_or(name);
-    let named: Vec<&str> = quoted.chain(listed).filter(is_test_name).map(last).collect();
+    let listed = soaks
+        .lines()
+        .filter_map(|line| line.split(" | ").nth(2))
+        .map(|test| test.trim().rsplit("::").next().unwrap_or_default());
+    let named: Vec<&str> = quoted.chain(listed).filter(is_test_name).collect();
     assert!(named.len() > 40, "only {} tests are named", named.len());
     let code = tests_of_the_project();
     let missing: Vec<&&str> = named

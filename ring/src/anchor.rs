@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread;
+
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Access, FileType, Gid, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::clock::pause;
 use crate::error::CreateError;
 use crate::fork::Descriptor;
 use crate::lock::{LockKind, Locked, try_lock};
@@ -111,7 +112,7 @@ impl WriterLock {
                 }
                 Ok(None) => {
                     let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-                    thread::sleep(left.map_or(LOCK_PAUSE, |left| left.min(LOCK_PAUSE)));
+                    pause(left.map_or(LOCK_PAUSE, |left| left.min(LOCK_PAUSE)));
                 }
                 Err(Errno::ACCESS | Errno::PERM) => {
                     let uid = rustix::fs::lstat(&paths.lock).map_or(0, |stat| stat.st_uid);

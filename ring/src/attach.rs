@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::thread;
+
 use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
+use crate::clock::pause;
 use crate::error::AttachError;
 use crate::fork::{Calm, Origin};
 use crate::head::{self, Retired};
@@ -115,7 +116,7 @@ impl Attachment {
             if left == Some(Duration::ZERO) {
                 return Err(error);
             }
-            thread::sleep(left.map_or(LOOK_PAUSE, |left| left.min(LOOK_PAUSE)));
+            pause(left.map_or(LOOK_PAUSE, |left| left.min(LOOK_PAUSE)));
         }
     }
 

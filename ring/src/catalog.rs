@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::anchor::{self, WriterLock};
 use crate::attach::stated_pid;
+use crate::clock::pause;
 use crate::crash::{self, CrashPoint};
 use crate::error::CreateError;
 use crate::frame::Generation;
@@ -110,7 +111,7 @@ fn is_written(segment: &Segment) -> bool {
         if Instant::now() >= deadline {
             return true;
         }
-        std::thread::sleep(Duration::from_millis(10));
+        pause(Duration::from_millis(10));
     }
 }
 

@@ -1,6 +1,10 @@
-//! The three clocks of the ring, in nanoseconds.
+//! The three clocks of the ring, in nanoseconds, and a sleep that ends on time.
 
-use rustix::time::{ClockId, clock_gettime};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::thread::clock_nanosleep_absolute;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 fn read(clock: ClockId) -> i64 {
     let time = clock_gettime(clock);
@@ -26,4 +30,15 @@ pub fn boot_minus_mono_ns() -> i64 {
     let boot = read(ClockId::Boottime);
     let after = read(ClockId::Monotonic);
     boot - (before + after) / 2
+}
+
+/// Sleeps for `time`, at most an hour, whatever signals arrive meanwhile.
+///
+/// Until a point in time, not for what is left of a span: that is what `std::thread::sleep` asks for again after every
+/// signal, and where signals come faster than the kernel's slack for timers (50 us), it never ends.
+pub(crate) fn pause(time: Duration) {
+    let time = time.min(Duration::from_secs(3600));
+    let end = mono_ns() + i64::try_from(time.as_nanos()).expect("an hour of nanoseconds");
+    let end = Timespec { tv_sec: end / 1_000_000_000, tv_nsec: end % 1_000_000_000 };
+    while clock_nanosleep_absolute(ClockId::Monotonic, &end) == Err(Errno::INTR) {}
 }

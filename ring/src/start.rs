@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::anchor::{self, WriterLock};
+use crate::clock::pause;
 use crate::crash::{self, CrashPoint};
 use crate::create::{carry_over, create, enter, give_to_readers, no_room, prepare};
 use crate::error::CreateError;
@@ -148,7 +149,7 @@ fn find_unwritten(options: &WriterOptions, paths: &RingPaths, deadline: Option<I
     loop {
         match find(options, paths) {
             Err(CreateError::Busy { .. }) if deadline.is_none_or(|deadline| Instant::now() < deadline) => {
-                std::thread::sleep(ALIVE_PAUSE);
+                pause(ALIVE_PAUSE);
             }
             result => return result,
         }

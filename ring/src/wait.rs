@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use rustix::thread::futex::{self, Flags, Timespec, Wait, WaitFlags, WaitPtr, WaitvFlags};
 use rustix::time::ClockId;
 
+use crate::clock::pause;
 use crate::layout::at;
 use crate::sync::{AtomicU32, Region};
 
@@ -60,7 +61,7 @@ pub(crate) fn sleep(region: &impl Region, seen: u32, limit: Duration) -> Woken {
         Err(Errno::AGAIN | Errno::INTR) => Woken::Otherwise,
         Err(_) => {
             // A sandbox refuses futexes: sleep the time out instead, so that the caller polls and never spins.
-            std::thread::sleep(limit.min(SLICE_SHORT));
+            pause(limit.min(SLICE_SHORT));
             Woken::Timeout
         }
     }

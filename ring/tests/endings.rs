@@ -166,7 +166,9 @@ fn a_stopped_writer_keeps_its_ring_and_goes_on_where_it_was() {
         let said = Writer::start(refused).unwrap_err().to_string();
         assert!(said.contains(&format!("already written by process {}", writer.pid())), "{said}");
         let_pass(Duration::from_millis(amount(300, 30_000)).saturating_sub(stopped.elapsed()));
-        assert_eq!((ring.liveness(), ring.status().seq), (Liveness::Hung, newest));
+        // A last heartbeat may have come after the first look on a busy machine: it counts for a second.
+        until_within(PATIENCE, "readers still call it hung", || ring.liveness() == Liveness::Hung);
+        assert_eq!(ring.status().seq, newest);
         writer.signal(Signal::CONT);
         let frame = ring.next(&mut pixels, Some(PATIENCE)).unwrap();
         until_within(PATIENCE, "readers call it alive", || ring.liveness() == Liveness::Alive);

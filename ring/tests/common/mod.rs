@@ -1,5 +1,5 @@
 //! What the tests of the ring share: a private memory folder, a writer process, a check of every byte.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod actors;
 pub mod system;
