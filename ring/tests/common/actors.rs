@@ -224,10 +224,23 @@ impl Drop for Actor {
 
 /// How many locks anybody holds on a file.
 pub fn locks_on(file: &Path) -> usize {
+    lock_lines(file).len()
+}
+
+/// How many locks readers hold on a file: theirs are shared, the writer's are not.
+///
+/// The most of three looks, because the kernel leaves lines out while locks come and go.
+pub fn reader_locks_on(file: &Path) -> usize {
+    let look = |_| lock_lines(file).iter().filter(|line| line.contains(" READ ")).count();
+    (0..3).map(look).max().unwrap_or(0)
+}
+
+/// The kernel's lines about the locks on a file.
+fn lock_lines(file: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
     let file = std::fs::metadata(file).unwrap();
     let (dev, ino) = (file.dev(), file.ino());
     let file = format!("{:02x}:{:02x}:{ino}", rustix::fs::major(dev), rustix::fs::minor(dev));
     let table = std::fs::read_to_string("/proc/locks").unwrap();
-    table.lines().filter(|line| line.split_ascii_whitespace().any(|field| field == file)).count()
+    table.lines().filter(|line| line.split_ascii_whitespace().any(|field| field == file)).map(str::to_owned).collect()
 }
