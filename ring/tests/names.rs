@@ -93,6 +93,7 @@ fn a_foreign_file_under_the_public_name_is_told_once_and_makes_way_only_by_itsel
     assert_eq!(std::fs::read(&name).unwrap(), b"precious");
     std::fs::remove_file(&name).unwrap();
     until("the name is back", || inode(&name) == ours);
+    until("that is told too", || events.lock().unwrap().len() > 1);
     match &events.lock().unwrap()[..] {
         [HousekeepingEvent::NamesFailed(text), HousekeepingEvent::Relinked(1)] => {
             assert!(text.contains("is taken by a file that is no camring segment"), "{text}");
