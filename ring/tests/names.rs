@@ -298,7 +298,7 @@ fn names_of_a_generation_made_anew_are_watched_as_well() {
         until("the name is back", || inode(&name) == before);
         until("it is counted", || writer.status().counter(Counter::Relinked) == count as u64 + 1);
     }
-    assert_eq!(*events.lock().unwrap(), [HousekeepingEvent::Relinked(1)]);
+    until("it is told", || *events.lock().unwrap() == [HousekeepingEvent::Relinked(1)]);
 }
 
 #[test]
