@@ -1,7 +1,9 @@
 //! The bare ring: the smallest program that hands frames over through shared memory, the limit that camring is held
-//! against. A stamp per slot, a head, a futex word; no names, no locks, no recovery, one fixed size.
+//! against. A stamp per slot, a head, a futex word; no names, no recovery, one fixed size, and a lock on a
+//! slot only where a reader asks for one.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -21,7 +23,7 @@ pub struct BareRing {
     slots: usize,
     bytes: usize,
     seq: u64,
-    _file: File,
+    file: File,
 }
 
 impl BareRing {
@@ -43,7 +45,7 @@ impl BareRing {
         let flags = MapFlags::SHARED | MapFlags::POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice; the file has at least `len` bytes and never shrinks.
         let base = unsafe { mmap(std::ptr::null_mut(), len, protection, flags, &file, 0) }.expect("a mapping");
-        Self { base: NonNull::new(base.cast()).expect("not null"), slots, bytes, seq: 0, _file: file }
+        Self { base: NonNull::new(base.cast()).expect("not null"), slots, bytes, seq: 0, file }
     }
 
     fn word(&self, offset: usize) -> &AtomicU64 {
@@ -84,6 +86,43 @@ impl BareRing {
         futex::wake(self.notify(), Flags::empty(), 32).expect("a wake-up");
     }
 
+    /// As [`BareRing::next`], with a shared lock on the frame's slot, which the next call drops.
+    pub fn next_locked(&self, last: u64) -> (u64, i64) {
+        let slot = |seq: u64| seq % self.slots as u64;
+        if last > 0 {
+            self.lock(slot(last), libc::F_UNLCK);
+        }
+        loop {
+            let (seq, _) = self.next(last);
+            self.lock(slot(seq), libc::F_RDLCK);
+            // Still there, now that it is locked.
+            if let Some(found) = self.find(seq) {
+                return found;
+            }
+            self.lock(slot(seq), libc::F_UNLCK);
+        }
+    }
+
+    fn lock(&self, slot: u64, kind: libc::c_int) {
+        let mut range = libc::flock {
+            l_type: kind as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 1 << 40 | slot.cast_signed(),
+            l_len: 1,
+            l_pid: 0,
+        };
+        // SAFETY: an open file, and a range that nobody else refers to.
+        let result = unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_OFD_SETLK, &raw mut range) };
+        assert_eq!(result, 0, "a shared lock that nobody contests");
+    }
+
+    /// The frame `seq` and the time in it; `None` when its slot holds another one.
+    fn find(&self, seq: u64) -> Option<(u64, i64)> {
+        let at = SLOTS_AT + seq as usize % self.slots * SLOT_BYTES;
+        let found = self.word(at).load(Ordering::Acquire) == seq << 1;
+        found.then(|| (seq, self.word(at + 8).load(Ordering::Relaxed).cast_signed()))
+    }
+
     /// Waits for a frame newer than `last`; returns its number and the time in it.
     pub fn next(&self, last: u64) -> (u64, i64) {
         let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -91,11 +130,10 @@ impl BareRing {
             let seen = self.notify().load(Ordering::Acquire);
             let seq = self.word(HEAD).load(Ordering::Acquire);
             if seq > last {
-                let at = SLOTS_AT + seq as usize % self.slots * SLOT_BYTES;
-                if self.word(at).load(Ordering::Acquire) == seq << 1 {
-                    return (seq, self.word(at + 8).load(Ordering::Relaxed).cast_signed());
+                match self.find(seq) {
+                    Some(found) => return found,
+                    None => continue,
                 }
-                continue;
             }
             // Woken, timed out or interrupted: look again.
             let _ = futex::wait(self.notify(), Flags::empty(), seen, Some(&limit));

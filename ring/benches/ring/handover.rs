@@ -1,4 +1,7 @@
 //! From `publish` to a reader's view, in a process of its own, beside the bare ring: by number of readers and by size.
+//!
+//! A view is the frame's description and place, to be validated after use, which is all that the bare ring has; or a
+//! leased one, which stays as it is: that stands beside a bare ring whose readers take and drop a lock per frame.
 
 use std::io::{BufRead, BufReader, Lines};
 use std::path::Path;
@@ -6,7 +9,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use camring_ring::clock::mono_ns;
-use camring_ring::{FrameMeta, Geometry, HugePages, PixelFormat, Ring, Writer};
+use camring_ring::{FrameMeta, Geometry, HugePages, PixelFormat, Ring, Sequence, Writer};
 
 use crate::bare::BareRing;
 use crate::figures::{Bar, Line, median, percentile};
@@ -17,6 +20,24 @@ const ROUNDS: usize = 5;
 /// Frames before the measured ones of a round.
 const WARM_UP: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a reader has at the end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum View {
+    Described,
+    Leased,
+}
+
+impl View {
+    const ALL: [Self; 2] = [Self::Described, Self::Leased];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Described => "described",
+            Self::Leased => "leased",
+        }
+    }
+}
 
 /// One way to hand a frame over.
 trait Side {
@@ -64,11 +85,11 @@ struct Reader {
 }
 
 impl Reader {
-    fn spawn(kind: &str, folder: &Folder, name: &str, frames: u64, slot: usize) -> Self {
+    fn spawn(kind: &str, folder: &Folder, name: &str, plan: Plan, slot: usize) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["reader", kind])
+            .args(["reader", kind, plan.view.word()])
             .arg(folder.path())
-            .args([name, &frames.to_string(), &slot.to_string()])
+            .args([name, &plan.all_frames().to_string(), &slot.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .expect("a process");
@@ -86,24 +107,26 @@ impl Reader {
 }
 
 /// The reader's process: prints the microseconds of each of `frames` frames.
-pub fn read(kind: &str, dir: &Path, name: &str, frames: &str, slot: &str) {
+pub fn read(kind: &str, view: &str, dir: &Path, name: &str, frames: &str, slot: &str) {
     let (frames, slot) = (frames.parse::<u64>().expect("a number"), slot.parse::<usize>().expect("a number"));
+    let view = View::ALL.into_iter().find(|known| known.word() == view).expect("a known view");
     let mut values = Vec::with_capacity(frames as usize);
+    let mut last = 0;
     if kind == BareRing::KIND {
         let ring = BareRing::open(&dir.join(name), SLOTS as usize, slot);
         println!("ready");
-        let mut last = 0;
         while last < frames {
-            let (seq, t0_ns) = ring.next(last);
+            let (seq, t0_ns) = if view == View::Leased { ring.next_locked(last) } else { ring.next(last) };
             values.push((mono_ns() - t0_ns) as f64 / 1e3);
             last = seq;
         }
     } else {
         let ring = Ring::attach(name, attach_options(dir)).expect("a ring");
         println!("ready");
-        while ring.last_seq().0 < frames {
-            let lease = ring.lease_next(Some(PATIENCE)).expect("a frame");
-            values.push((mono_ns() - lease.frame().meta.decoded_mono_ns) as f64 / 1e3);
+        while last < frames {
+            let (seq, t0_ns) = of_ours(&ring, view, last);
+            values.push((mono_ns() - t0_ns) as f64 / 1e3);
+            last = seq;
         }
     }
     for value in values.iter().skip(WARM_UP as usize) {
@@ -111,12 +134,23 @@ pub fn read(kind: &str, dir: &Path, name: &str, frames: &str, slot: &str) {
     }
 }
 
-/// One round: `readers` readers get `frames` frames at `fps`; `slot` bytes of a bare slot.
+/// The next frame of our ring: its number, and when publishing it began.
+fn of_ours(ring: &Ring, view: View, last: u64) -> (u64, i64) {
+    let meta = match view {
+        View::Leased => ring.lease_next(Some(PATIENCE)).expect("a frame").frame().meta,
+        View::Described => {
+            assert!(ring.wait(Sequence(last), Some(PATIENCE)), "a frame in time");
+            ring.peek().expect("a frame")
+        }
+    };
+    (meta.seq.0, meta.decoded_mono_ns)
+}
+
+/// One round: `plan.readers` readers get `plan.frames` frames; `slot` bytes of a bare slot.
 fn round<S: Side>(side: &mut S, folder: &Folder, name: &str, plan: Plan, slot: usize) -> Vec<f64> {
-    let frames = plan.frames + WARM_UP;
-    let readers: Vec<Reader> = (0..plan.readers).map(|_| Reader::spawn(S::KIND, folder, name, frames, slot)).collect();
+    let readers: Vec<Reader> = (0..plan.readers).map(|_| Reader::spawn(S::KIND, folder, name, plan, slot)).collect();
     let mut due = Instant::now();
-    for frame in 0..frames {
+    for frame in 0..plan.all_frames() {
         due += Duration::from_secs(1) / plan.fps;
         side.fill(frame as u8);
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
@@ -131,6 +165,13 @@ struct Plan {
     frames: u64,
     fps: u32,
     geometry: Geometry,
+    view: View,
+}
+
+impl Plan {
+    fn all_frames(&self) -> u64 {
+        self.frames + WARM_UP
+    }
 }
 
 /// Rounds of both in turn: the medians of the rounds' medians and of their 99th percentiles, ours first.
@@ -158,33 +199,54 @@ fn compare(folder: &Folder, plan: Plan) -> [(f64, f64); 2] {
     })
 }
 
-fn lines(what: &str, [(ours, ours_high), (bare, bare_high)]: [(f64, f64); 2]) -> [Line; 2] {
-    let line = |what, ours, bare, bar| Line { what, ours, unit: "us", beside: Some((bare, "bare ring")), bar };
+fn lines(what: &str, view: View, [(ours, ours_high), (bare, bare_high)]: [(f64, f64); 2]) -> [Line; 3] {
+    let (to, limit) = match view {
+        View::Described => ("view", "bare ring"),
+        View::Leased => ("leased view", "bare ring with a lock"),
+    };
+    let line = |of: &str, ours, beside: Option<f64>, bar| Line {
+        what: format!("publish to {to}, {what}, {of}"),
+        ours,
+        unit: "us",
+        beside: beside.map(|beside| (beside, limit)),
+        bar,
+    };
     [
-        line(format!("publish to view, {what}, median"), ours, bare, Bar::Times(1.15)),
-        line(format!("publish to view, {what}, 99 %"), ours_high, bare_high, Bar::Times(1.5)),
+        line("median", ours, Some(bare), Bar::Times(1.15)),
+        line("median above the bare ring's", ours - bare, None, Bar::None),
+        line("99 %", ours_high, Some(bare_high), Bar::Times(1.5)),
     ]
 }
 
-/// 1080p at 100 frames a second to 1, 4 and 16 readers.
-pub fn by_readers(folder: &Folder) -> Vec<Line> {
+/// Views of 1080p at 100 frames a second in 1, 4 and 16 readers.
+pub fn described(folder: &Folder) -> Vec<Line> {
+    by_readers(folder, View::Described)
+}
+
+/// The same, leased.
+pub fn leased(folder: &Folder) -> Vec<Line> {
+    by_readers(folder, View::Leased)
+}
+
+fn by_readers(folder: &Folder, view: View) -> Vec<Line> {
     let geometry = Geometry::packed(1920, 1080, PixelFormat::Bgr).expect("a picture");
-    let plan = |readers| Plan { readers, frames: 200, fps: 100, geometry };
-    [1, 4, 16]
-        .into_iter()
-        .flat_map(|readers| lines(&format!("{readers} readers"), compare(folder, plan(readers))))
-        .collect()
+    let of = |readers: usize| {
+        let plan = Plan { readers, frames: 200, fps: 100, geometry, view };
+        lines(&format!("{readers} readers"), view, compare(folder, plan))
+    };
+    [1, 4, 16].into_iter().flat_map(of).collect()
 }
 
 /// 64x64 pictures and tensors of 50.3 MB at 20 frames a second: the size must not matter.
 pub fn by_size(folder: &Folder) -> Vec<Line> {
     let plan = |side, format| {
         let geometry = Geometry::packed(side, side, format).expect("a picture");
-        Plan { readers: 1, frames: 60, fps: 20, geometry }
+        Plan { readers: 1, frames: 60, fps: 20, geometry, view: View::Described }
     };
     let small = compare(folder, plan(64, PixelFormat::Bgr));
     let large = compare(folder, plan(2048, PixelFormat::RgbPlanarF32));
-    let mut all: Vec<Line> = lines("64x64", small).into_iter().chain(lines("50.3 MB", large)).collect();
+    let view = View::Described;
+    let mut all: Vec<Line> = lines("64x64", view, small).into_iter().chain(lines("50.3 MB", view, large)).collect();
     all.push(Line {
         what: "publish to view, 50.3 MB against 64x64, median".into(),
         ours: large[0].0,

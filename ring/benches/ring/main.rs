@@ -57,28 +57,36 @@ fn attach_options(dir: &Path) -> AttachOptions {
     AttachOptions { shm: ShmDir::new(dir), ..AttachOptions::default() }
 }
 
-fn measure(folder: &Folder) -> Vec<Line> {
-    let mut lines = Vec::new();
-    lines.extend(steps::publish_overhead(folder));
-    lines.extend(steps::copies(folder));
-    lines.extend(steps::attaching(folder));
-    lines.extend(steps::adopting(folder));
-    lines.extend(steps::slot_of_a_killed_holder(folder));
-    lines.extend(steps::a_removed_name(folder));
-    lines.extend(handover::by_readers(folder));
-    lines.extend(handover::by_size(folder));
-    lines
-}
+/// Measures some lines of the table in rings of a folder.
+type Measure = fn(&Folder) -> Vec<Line>;
+
+/// What can be measured by itself.
+const GROUPS: [(&str, Measure); 4] = [
+    ("steps", steps::all),
+    ("described", handover::described),
+    ("leased", handover::leased),
+    ("size", handover::by_size),
+];
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["reader", kind, dir, name, count, slot] => handover::read(kind, Path::new(dir), name, count, slot),
+        ["reader", kind, view, dir, name, count, slot] => {
+            handover::read(kind, view, Path::new(dir), name, count, slot);
+        }
         ["holder", dir, name] => steps::hold(Path::new(dir), name),
-        _ => {
+        groups => {
+            if let Some(unknown) = groups.iter().find(|group| GROUPS.iter().all(|(known, _)| known != *group)) {
+                eprintln!(
+                    "{unknown:?} is no group of measurements; there are {}",
+                    GROUPS.map(|(name, _)| name).join(", ")
+                );
+                return ExitCode::FAILURE;
+            }
             let folder = Folder::new();
-            let lines = measure(&folder);
+            let wanted = GROUPS.iter().filter(|(name, _)| groups.is_empty() || groups.contains(name));
+            let lines: Vec<Line> = wanted.flat_map(|(_, measure)| measure(&folder)).collect();
             let missed = figures::print(&lines);
             let file = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench").join("ring.json");
             if let Err(error) = figures::save(&file, &lines) {

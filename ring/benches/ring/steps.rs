@@ -71,8 +71,14 @@ pub fn hold(dir: &Path, name: &str) {
     drop(lease);
 }
 
+/// All of them.
+pub fn all(folder: &Folder) -> Vec<Line> {
+    let steps = [publish_overhead, copies, attaching, adopting, slot_of_a_killed_holder, a_removed_name];
+    steps.into_iter().flat_map(|step| step(folder)).collect()
+}
+
 /// Claim and publish without the pixels, one reader waiting: 500 times at 200 a second.
-pub fn publish_overhead(folder: &Folder) -> Vec<Line> {
+fn publish_overhead(folder: &Folder) -> Vec<Line> {
     let (mut writer, _) = Writer::start(folder.options("overhead", 8, FULL_HD, HugePages::Try)).expect("a ring");
     publish(&mut writer, 1);
     let _reader = Holder::spawn(folder, "overhead");
@@ -97,7 +103,7 @@ pub fn publish_overhead(folder: &Folder) -> Vec<Line> {
 }
 
 /// A 1080p frame into a reused buffer beside memcpy of as many bytes from rotating places, on both sizes of pages.
-pub fn copies(folder: &Folder) -> Vec<Line> {
+fn copies(folder: &Folder) -> Vec<Line> {
     let kinds = [("4 KiB pages", HugePages::Never, 1.15), ("huge pages", HugePages::Try, 1.3)];
     let measure = |(words, pages, limit)| {
         let name = if pages == HugePages::Never { "copy4k" } else { "copyhuge" };
@@ -141,7 +147,7 @@ fn memcpy(lease: &camring_ring::Lease, buffer: &mut [u8]) {
 }
 
 /// Attach to a ring of eight 1080p slots, and the first view of a frame.
-pub fn attaching(folder: &Folder) -> Vec<Line> {
+fn attaching(folder: &Folder) -> Vec<Line> {
     let (mut writer, _) = Writer::start(folder.options("attach", 8, FULL_HD, HugePages::Try)).expect("a ring");
     publish(&mut writer, 1);
     let attach = || {
@@ -155,7 +161,7 @@ pub fn attaching(folder: &Folder) -> Vec<Line> {
 }
 
 /// A ring of eight 1080p slots taken over by the next writer.
-pub fn adopting(folder: &Folder) -> Vec<Line> {
+fn adopting(folder: &Folder) -> Vec<Line> {
     let options = || folder.options("adopt", 8, FULL_HD, HugePages::Try);
     let (mut writer, _) = Writer::start(options()).expect("a ring");
     publish(&mut writer, 1);
@@ -173,7 +179,7 @@ pub fn adopting(folder: &Folder) -> Vec<Line> {
 }
 
 /// How long after `kill -9` of its holder a leased slot can be claimed: under `protect`, every other slot being taken.
-pub fn slot_of_a_killed_holder(folder: &Folder) -> Vec<Line> {
+fn slot_of_a_killed_holder(folder: &Folder) -> Vec<Line> {
     let mut options = folder.options("killed", 3, 64 * 64 * 3, HugePages::Never);
     options.lease_policy = LeasePolicy::Protect;
     let (mut writer, _) = Writer::start(options).expect("a ring");
@@ -207,7 +213,7 @@ pub fn slot_of_a_killed_holder(folder: &Folder) -> Vec<Line> {
 }
 
 /// How long a removed public name is away.
-pub fn a_removed_name(folder: &Folder) -> Vec<Line> {
+fn a_removed_name(folder: &Folder) -> Vec<Line> {
     let (mut writer, _) = Writer::start(folder.options("name", 3, FULL_HD, HugePages::Never)).expect("a ring");
     publish(&mut writer, 1);
     let _housekeeping = Housekeeping::spawn(writer.status(), |_| {}).expect("a thread");
