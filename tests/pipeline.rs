@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::TcpListener;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -723,6 +723,51 @@ fn after_a_loss_nothing_is_shown_before_the_next_keyframe() {
             }
             OnCorrupt::Flag => assert!(marked > 0 && dropped == 0, "{marked} {dropped}"),
         }
+    }
+}
+
+#[test]
+fn a_stream_that_ends_inside_a_picture_shows_no_part_of_it() {
+    const SOURCE: &str =
+        "videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=640,height=360,framerate=25/1";
+    const SLICES: &str = "speed-preset=ultrafast tune=zerolatency option-string=slices=4 key-int-max=25 bitrate=3000";
+    // Codec, encoder, where a fragment says what it is, the type of a fragment.
+    for (codec, encoder, at, fragment) in
+        [("h264", "x264enc sliced-threads=false", 13, 28), ("h265", "x265enc", 14, 49)]
+    {
+        let parse = if codec == "h265" { " ! h265parse" } else { "" };
+        let launch =
+            format!("{SOURCE} ! {encoder} {SLICES}{parse} ! rtp{codec}pay name=pay0 mtu=600 config-interval=1");
+        // The end of a picture's first slice is the last packet that passes, and the picture's time is kept.
+        let (ended, cut_time) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (end, time) = (ended.clone(), cut_time.clone());
+        let server = Server::configured(&launch, None, None, move |pad| {
+            let (end, time, whole) = (end.clone(), time.clone(), AtomicU64::new(0));
+            on_packets(pad, move |_, packet| {
+                if end.load(Ordering::Relaxed) {
+                    return false;
+                }
+                let kind = if codec == "h264" { packet[12] & 0x1f } else { packet[12] >> 1 & 0x3f };
+                let (picture_ends, slice_ends) = (packet[1] & 0x80 != 0, kind == fragment && packet[at] & 0x40 != 0);
+                let whole = whole.fetch_add(u64::from(picture_ends), Ordering::Relaxed);
+                if whole >= 10 && slice_ends && !picture_ends {
+                    time.store(u64::from(u32::from_be_bytes(packet[4..8].try_into().unwrap())), Ordering::Relaxed);
+                    end.store(true, Ordering::Relaxed);
+                }
+                true
+            });
+        });
+        let mut watch = Watch::start(&mut camera(&server));
+        wait_until("the stream is cut", || ended.load(Ordering::Relaxed));
+        let sent = u64::from(u32::try_from(cut_time.load(Ordering::Relaxed)).unwrap());
+        watch.wait_for(8);
+        server.cut();
+        watch.end();
+        watch.stop();
+        let pictures = watch.album.pictures();
+        assert!(pictures.len() > 5, "{codec}: {} pictures", pictures.len());
+        let shown: Vec<_> = pictures.iter().filter(|seen| u64::from(seen.timing.rtp_timestamp) == sent).collect();
+        assert!(shown.is_empty(), "{codec}: {shown:?}");
     }
 }
 

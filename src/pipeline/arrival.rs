@@ -288,7 +288,14 @@ impl PacketCounter {
 
     /// Counts every packet that passes `pad`.
     pub(super) fn watch(self, pad: &gst::Pad) {
-        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        let probed = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(probed, move |_, info| {
+            if let Some(gst::PadProbeData::Event(event)) = &info.data {
+                if event.type_() == gst::EventType::Eos {
+                    self.end();
+                }
+                return gst::PadProbeReturn::Ok;
+            }
             let (mono_ns, real_ns) = (mono_ns(), real_ns());
             let look = |buffer: &mut gst::Buffer| {
                 if self.count(buffer, mono_ns, real_ns) {
@@ -305,6 +312,14 @@ impl PacketCounter {
             }
             gst::PadProbeReturn::Ok
         });
+    }
+
+    /// The stream ends: a depayloader lets go of the picture it is collecting, whose last packets never came.
+    fn end(&self) {
+        let Ok(seen) = self.seen.try_borrow_mut() else { return };
+        if let (Some((_, false)), Some((pts, arrival))) = (seen.order.before, seen.before) {
+            self.arrivals.put(pts, Arrival { torn: true, ..arrival });
+        }
     }
 
     /// Whether the packet follows the one before without a gap, inside one picture.

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use camring_ring::frame::Reason;
-use crossbeam_channel::{Receiver, bounded, select};
+use crossbeam_channel::{Receiver, after, bounded, never, select};
 use gst::glib;
 use gst::prelude::*;
 
@@ -18,6 +19,9 @@ use crate::source::{Progress, RetryClass};
 
 /// Messages that may wait for the watcher; it falls behind only while it looks for the cause of a failed connect.
 const BACKLOG: usize = 64;
+/// When a session without a packet asks whether the camera's name is found: rtspsrc waits for name servers without a
+/// word, and longer than the supervisor waits for it.
+const NAME_CHECK: Duration = Duration::from_secs(6);
 
 /// Takes the messages that matter off `bus`; all others are dropped at once.
 ///
@@ -67,9 +71,17 @@ impl Watcher {
 
     fn run(mut self) {
         let mut timed_out = false;
+        let name_check = match &self.subject {
+            Subject::Camera(_) => after(NAME_CHECK),
+            Subject::Test | Subject::File(_) => never(),
+        };
         loop {
             let message = select! {
                 recv(self.messages) -> message => message,
+                recv(name_check) -> _ => {
+                    self.check_name();
+                    continue;
+                }
                 recv(self.stopped) -> _ => return,
             };
             let Ok(message) = message else { return };
@@ -95,6 +107,17 @@ impl Watcher {
             if let Some(End(reason, class, sentence)) = end {
                 self.reporter.ended(reason, class, &sentence);
             }
+        }
+    }
+
+    /// Ends a session that still waits for the camera's name to be found.
+    fn check_name(&self) {
+        let Subject::Camera(camera) = &self.subject else { return };
+        if self.progress.packets.load(Ordering::Relaxed) > 0 || self.reporter.is_closed() {
+            return;
+        }
+        if let Err(sentence) = reach::resolve(&camera.endpoint) {
+            self.reporter.ended(Reason::Dns, RetryClass::Transient, &sentence);
         }
     }
 

@@ -69,7 +69,8 @@ fn describe(endpoint: &Endpoint, error: &std::io::Error) -> (Reason, String) {
 /// Whether an earlier look-up still hangs in the resolver; only one is left behind at a time.
 static LOOKUP_HANGS: AtomicBool = AtomicBool::new(false);
 
-fn resolve(endpoint: &Endpoint) -> Result<SocketAddr, String> {
+/// Looks the camera's name up, for at most 2 s; the error is the sentence for people.
+pub(super) fn resolve(endpoint: &Endpoint) -> Result<SocketAddr, String> {
     if let Ok(address) = endpoint.host.parse::<IpAddr>() {
         return Ok(SocketAddr::new(address, endpoint.port));
     }

@@ -1,6 +1,8 @@
 //! What the system tests share: a memory folder of their own, a simulated camera, a daemon, all real processes.
 #![allow(dead_code)]
 
+pub mod damage;
+pub mod net;
 pub mod proxy;
 pub mod reader;
 
@@ -181,6 +183,9 @@ pub struct Sim {
     password: Option<String>,
 }
 
+/// What every command that listens needs: the program, perhaps in front of it what puts it somewhere else.
+type Program<'a> = &'a dyn Fn() -> Command;
+
 impl Sim {
     /// `camring sim` with these options, on a free port.
     pub fn spawn(options: &[&str]) -> Self {
@@ -196,7 +201,17 @@ impl Sim {
     /// On a port that was chosen before.
     pub fn spawn_on(port: u16, options: &[&str], password: Option<&str>) -> Self {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        let (process, url) = start_sim(port, &options, password);
+        Self::started(&camring, port, options, password)
+    }
+
+    /// The same in a network of its own.
+    pub fn spawn_in(net: &net::Net, options: &[&str]) -> Self {
+        let program = || net.command(env!("CARGO_BIN_EXE_camring"));
+        Self::started(&program, 8554, options.iter().map(ToString::to_string).collect(), None)
+    }
+
+    fn started(program: Program<'_>, port: u16, options: Vec<String>, password: Option<&str>) -> Self {
+        let (process, url) = start_sim(program, port, &options, password);
         Self { process, url, port, options, password: password.map(str::to_owned) }
     }
 
@@ -206,12 +221,12 @@ impl Sim {
 
     /// Starts it anew on its old port, after it was killed.
     pub fn respawn(&mut self) {
-        (self.process, self.url) = start_sim(self.port, &self.options, self.password.as_deref());
+        (self.process, self.url) = start_sim(&camring, self.port, &self.options, self.password.as_deref());
     }
 }
 
-fn start_sim(port: u16, options: &[String], password: Option<&str>) -> (Process, String) {
-    let mut child = camring()
+fn start_sim(program: Program<'_>, port: u16, options: &[String], password: Option<&str>) -> (Process, String) {
+    let mut child = program()
         .args(["sim", "--listen", &format!("127.0.0.1:{port}")])
         .args(options)
         .stdin(Stdio::piped())
