@@ -222,7 +222,7 @@ fn launch_line(stream: &StreamConfig) -> String {
     let encoder = match stream.codec {
         Codec::H264 => format!(
             "x264enc tune=zerolatency speed-preset=ultrafast bframes=0 threads=2 bitrate={kbit} key-int-max={gop} \
-             ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency"
+             ! rtph264pay name=pay0 pt=96 aggregate-mode=zero-latency"
         ),
         Codec::H265 => format!(
             "x265enc tune=zerolatency speed-preset=ultrafast bitrate={kbit} key-int-max={gop} \
