@@ -140,6 +140,7 @@ pub fn policy(camera: &Camera) -> Policy {
         },
         connect_timeout: reconnect.connect_timeout,
         stall_after: camera.stall_after.fixed(),
+        frozen_after: Some(camera.frozen_after).filter(|limit| !limit.is_zero()),
         ..Policy::default()
     }
 }

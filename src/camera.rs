@@ -207,6 +207,7 @@ impl Camera {
         self.show(Phase::Connecting, self.reason, None);
         self.chronicle.connecting(self.state(), self.tries.count());
         let mut worker = Worker::launch(session, source, sink, self.chronicle.camera());
+        worker.progress().compare.store(self.policy.frozen_after.is_some(), Relaxed);
         let ended = match self.attend(&mut worker, &mut watch, stop) {
             Close::Failed(ending) => self.end_failed(&mut worker, &watch, ending, stop),
             Close::Asked(asked) => Err(self.end_asked(&mut worker, asked, stop)),

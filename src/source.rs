@@ -114,7 +114,8 @@ pub trait FrameSink: Send {
     fn frame(&mut self, frame: &FrameRef<'_>);
 }
 
-/// What the supervisor reads to see whether a session makes progress; written by the streaming threads.
+/// What the supervisor and the streaming threads of a session tell each other without waiting: the counts by which it
+/// sees whether the session makes progress, and what it asks of the session.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Media packets (or file/test buffers) that arrived.
@@ -137,6 +138,10 @@ pub struct Progress {
     pub gate_closed: AtomicBool,
     /// From arrival to appsink of the newest picture, ns.
     pub lag_ns: AtomicU64,
+    /// Asked by the supervisor: whether each picture is to be compared with the ones before.
+    pub compare: AtomicBool,
+    /// How long the picture had not changed by a bit when the newest one was decoded, ns; 0 = it has, or nobody compares.
+    pub unchanged_ns: AtomicU64,
 }
 
 /// How soon a failed session may be tried again.

@@ -493,7 +493,6 @@ fn only_the_default_of_a_later_feature_is_accepted() {
         "deinterlace = \"yadif\"",
         "idle = \"keyframes\"",
         "max_fps = 5",
-        "frozen_after = \"9s\"",
         "format = \"rgb\"",
         "transport = \"multicast\"",
         "transport = \"http\"",
@@ -518,6 +517,16 @@ fn every_lease_policy_is_accepted_and_nothing_else() {
     }
     let errors = parse("[camera.a]\ntest = {}\nring.lease_policy = \"strict\"\n").unwrap_err();
     assert!(errors.contains("fresh, protect, off"), "{errors}");
+}
+
+#[test]
+fn frozen_after_is_off_or_at_least_a_second() {
+    let limit = |text: &str| camring::assemble::policy(&one(&format!("[camera.a]\ntest = {{}}\n{text}"))).frozen_after;
+    assert_eq!(limit(""), None);
+    assert_eq!(limit("frozen_after = \"0s\"\n"), None);
+    assert_eq!(limit("frozen_after = \"30s\"\n"), Some(Duration::from_secs(30)));
+    let errors = parse("[camera.a]\ntest = {}\nfrozen_after = \"999ms\"\n").unwrap_err();
+    assert!(errors.contains("frozen_after = \"999ms\" is out of range"), "{errors}");
 }
 
 #[test]

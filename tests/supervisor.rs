@@ -272,6 +272,42 @@ fn a_third_of_the_usual_frame_rate_is_degraded() {
 }
 
 #[test]
+fn a_still_picture_is_frozen_without_a_new_session_and_live_at_the_next_look_after_it_moved() {
+    let policy = Policy { frozen_after: Some(secs(30)), ..Policy::default() };
+    let stage = Stage::with(Setup { policy, ..Setup::default() }, []);
+    let actor = stage.live();
+    stage.stream(&actor, 20, ms(250));
+    assert!(actor.progress.compare.load(Ordering::Relaxed), "the session was asked to compare");
+    actor.progress.unchanged_ns.store(29_999_999_999, Ordering::Relaxed);
+    stage.stream(&actor, 4, ms(250));
+    assert_eq!(stage.now().state, State::Live);
+    actor.progress.unchanged_ns.store(30_000_000_000, Ordering::Relaxed);
+    // Longer than after any other trouble a new session is tried.
+    stage.stream(&actor, 400, ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Degraded, Reason::Frozen));
+    actor.progress.lag_ns.store(2_000_000_000, Ordering::Relaxed);
+    stage.stream(&actor, 10, ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Degraded, Reason::Lag), "counts from here on");
+    actor.progress.lag_ns.store(0, Ordering::Relaxed);
+    stage.stream(&actor, 2, ms(250));
+    assert_eq!(stage.now().reason, Reason::Frozen);
+    actor.progress.unchanged_ns.store(0, Ordering::Relaxed);
+    stage.pass(ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Live, Reason::None));
+    assert!(stage.is_idle(), "no other session was begun");
+}
+
+#[test]
+fn nobody_compares_pictures_unless_asked_to() {
+    let stage = Stage::new();
+    let actor = stage.live();
+    actor.progress.unchanged_ns.store(u64::MAX, Ordering::Relaxed);
+    stage.stream(&actor, 20, ms(250));
+    assert_eq!(stage.now().state, State::Live);
+    assert!(!actor.progress.compare.load(Ordering::Relaxed));
+}
+
+#[test]
 fn a_ring_that_takes_no_frames_is_an_error_and_the_session_stays() {
     let stage = Stage::with(Setup { random: 1.0, ..Setup::default() }, []);
     let actor = stage.actor();

@@ -57,7 +57,11 @@ impl Chronicle {
 
     pub(crate) fn degraded(&mut self, now: Mono, reason: Reason) {
         if let Some(repeats) = self.admit(State::Degraded, reason, now) {
-            warn!(camera = self.camera, state = %State::Degraded, %reason, repeats, "frames are missing or late");
+            let what = match reason {
+                Reason::Frozen => "frames come and the picture has not changed by a bit for frozen_after",
+                _ => "frames are missing or late",
+            };
+            warn!(camera = self.camera, state = %State::Degraded, %reason, repeats, "{what}");
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Policy {
     pub degraded_deadline: Duration,
     /// Least time between two forced reconnects.
     pub forced_apart: Duration,
+    /// How long the picture may not change by a bit (`frozen_after`); `None` = for ever.
+    pub frozen_after: Option<Duration>,
     /// For ending a session; beyond it the process has to be replaced.
     pub teardown: Duration,
     /// The same when the operator has asked to stop.
@@ -47,6 +49,7 @@ impl Default for Policy {
             max_lag: Duration::from_secs(1),
             degraded_deadline: Duration::from_secs(20),
             forced_apart: Duration::from_secs(300),
+            frozen_after: None,
             teardown: Duration::from_secs(3),
             stop_teardown: Duration::from_millis(1500),
             live_reset: Duration::from_secs(30),

@@ -29,6 +29,8 @@ pub(crate) struct Sample {
     pub(crate) published: u64,
     pub(crate) gate_closed: bool,
     pub(crate) lag: Duration,
+    /// How long the picture had not changed when the newest frame was decoded.
+    pub(crate) unchanged: Duration,
     /// Why the ring takes no frames, if it does not.
     pub(crate) refusal: Option<Reason>,
 }
@@ -44,6 +46,7 @@ impl Sample {
             published,
             gate_closed: progress.gate_closed.load(Relaxed),
             lag: Duration::from_nanos(progress.lag_ns.load(Relaxed)),
+            unchanged: Duration::from_nanos(progress.unchanged_ns.load(Relaxed)),
             refusal,
         }
     }
@@ -264,14 +267,22 @@ impl Watch {
             (gated, Reason::LossGate),
             (sample.lag > self.policy.max_lag, Reason::Lag),
             (self.pace.is_slow(), Reason::LowFps),
+            (self.policy.frozen_after.is_some_and(|limit| sample.unchanged >= limit), Reason::Frozen),
         ];
         troubles.into_iter().find_map(|(there, reason)| there.then_some(reason))
     }
 
     fn still_degraded(&mut self, now: Mono, reason: Reason) -> Verdict {
         self.untroubled_since = None;
+        if (self.reason == Reason::Frozen) != (reason == Reason::Frozen) {
+            // A still picture is no trouble of the stream: its time does not count towards a forced reconnect.
+            self.since = now;
+            return self.enter(Phase::Degraded, reason, now);
+        }
         let degraded = now.since(self.since);
-        if degraded >= self.policy.degraded_deadline && now >= self.may_force_at {
+        // A new session would bring the same picture, and cost the frames that still come.
+        let curable = reason != Reason::Frozen;
+        if curable && degraded >= self.policy.degraded_deadline && now >= self.may_force_at {
             let message = format!("degraded ({reason}) for {}; trying a new session", tenths(degraded));
             return Verdict::End(Ending { forced: true, ..Ending::transient(reason, message) });
         }
@@ -280,7 +291,8 @@ impl Watch {
 
     fn perhaps_recovered(&mut self, now: Mono) -> Verdict {
         let since = *self.untroubled_since.get_or_insert(now);
-        if now.since(since) < self.policy.settle {
+        // One other picture is proof enough that the camera's picture is not frozen.
+        if self.reason != Reason::Frozen && now.since(since) < self.policy.settle {
             return Verdict::Stay;
         }
         self.enter(Phase::Live, Reason::None, now)

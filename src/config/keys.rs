@@ -289,9 +289,11 @@ pub static KEYS: &[Key] = &[
         "frozen_after",
         Kind::Duration { min: seconds(0), max: seconds(24 * HOUR) },
         r#""0s""#,
-        "State degraded, frozen when the picture has not changed by a bit for so long; 0s is off.",
-    )
-    .supporting(Support::DefaultOnly),
+        "State degraded, frozen when frames come and the picture has not changed by a bit for so long; 0s is off, else \
+         at least 1s. Set it where a camera may go on sending one picture, and above the time for which a picture may \
+         rightly stand still: many encoders repeat an unchanged scene bit for bit until their next keyframe. Costs \
+         reading an eighth of each picture.",
+    ),
     Key::new(
         Shared,
         "ready_timeout",

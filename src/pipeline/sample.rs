@@ -16,6 +16,7 @@ use super::color;
 use super::fallback::{Scratch, SlowPath};
 use super::gate::{Findings, FindingsTable};
 use super::report::Reporter;
+use super::still::Stillness;
 use crate::source::{
     FrameRef, FrameSink, FrameTiming, Loan, Plane, Progress, RetryClass, RetryReason, SourceEvent, SourceLayout,
 };
@@ -59,6 +60,7 @@ pub(super) struct Tail {
     reporter: Arc<Reporter>,
     format: Option<Format>,
     scratch: RefCell<Scratch>,
+    stillness: Stillness,
     last_pts: Option<i64>,
     last_lost: u64,
 }
@@ -70,8 +72,8 @@ impl Tail {
         progress: Arc<Progress>,
         reporter: Arc<Reporter>,
     ) -> Self {
-        let scratch = RefCell::default();
-        Self { sink, origin, progress, reporter, format: None, scratch, last_pts: None, last_lost: 0 }
+        let (scratch, stillness) = (RefCell::default(), Stillness::default());
+        Self { sink, origin, progress, reporter, format: None, scratch, stillness, last_pts: None, last_lost: 0 }
     }
 
     /// The appsink callback.
@@ -99,6 +101,10 @@ impl Tail {
         let format = self.format.as_ref().expect("adopt has set it");
         let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &format.info)
             .map_err(|_| internal("a decoded picture cannot be mapped"))?;
+        if self.progress.compare.load(Ordering::Relaxed) {
+            let unchanged_ns = self.stillness.look(&picture, decoded_mono_ns);
+            self.progress.unchanged_ns.store(unchanged_ns, Ordering::Relaxed);
+        }
         let planes = planes(&picture, format.layout);
         let frame = FrameRef {
             width: picture.width(),
