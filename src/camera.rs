@@ -1,7 +1,7 @@
 //! The supervisor: one camera's state machine, its deadlines, and what it tells readers, people and the manager.
 //!
 //! ```text
-//! Idle -> Connecting -> Syncing -> Live <-> Degraded, Refused
+//! Idle -> Connecting -> Syncing -> Live <-> Degraded, Parked, Refused
 //!             |            |         |         |
 //!             +------------+---------+---------+--> Stopping -> Backoff -> Connecting
 //!                                                      |
@@ -11,6 +11,7 @@
 //! One thread runs it all and never blocks without a deadline. A session may block, so it has a thread of its own
 //! ([`worker`]); it is judged by its counters ([`watch`]), and its pictures never come here.
 
+mod audience;
 mod board;
 mod chronicle;
 mod pace;
@@ -36,6 +37,7 @@ use crate::clock::{Clock, Mono};
 use crate::health::Health;
 use crate::shutdown::Stop;
 use crate::source::{FrameSink, FrameSource, RetryClass, RetryReason, SourceEvent};
+use audience::Audience;
 use chronicle::Chronicle;
 use tries::Tries;
 use watch::{Ending, Sample, Verdict, Watch, tenths};
@@ -96,6 +98,7 @@ pub struct Camera {
     random: Box<dyn FnMut() -> f64 + Send>,
     chronicle: Chronicle,
     past: Past,
+    audience: Audience,
     sessions: u32,
     tries: Tries,
     /// Why the newest session failed; nothing once frames flow.
@@ -152,6 +155,7 @@ impl Camera {
             random: Box::new(fastrand::f64),
             chronicle: Chronicle::new(parts.name),
             past: parts.past,
+            audience: Audience::default(),
             sessions: parts.session_id,
             tries: Tries::default(),
             reason: Reason::None,
@@ -224,20 +228,23 @@ impl Camera {
             let now = self.clock.now();
             self.health.decided(now);
             self.board.counted(&worker.take_counts());
-            let verdict =
-                match watch.look(now, &Sample::of(worker.progress(), self.board.published(), self.board.refusal())) {
-                    Verdict::Stay => {
-                        self.forgive(watch.live_for(now));
-                        match self.sleep(worker, stop, watch.next_look(now)) {
-                            Wake::Asked(asked) => return Close::Asked(asked),
-                            Wake::Event(event) => self.heed(watch, event),
-                            Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
-                            Wake::Died => Verdict::End(Ending::failure(died())),
-                            Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
-                        }
+            let idle = self.audience.is_idle(now, &self.policy, || self.board.attended());
+            let sample = Sample::of(worker.progress(), self.board.published(), self.board.refusal(), idle);
+            let verdict = watch.look(now, &sample);
+            worker.progress().ask_for(watch.demand());
+            let verdict = match verdict {
+                Verdict::Stay => {
+                    self.forgive(watch.live_for(now));
+                    match self.sleep(worker, stop, watch.next_look(now)) {
+                        Wake::Asked(asked) => return Close::Asked(asked),
+                        Wake::Event(event) => self.heed(watch, event),
+                        Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
+                        Wake::Died => Verdict::End(Ending::failure(died())),
+                        Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
                     }
-                    verdict => verdict,
-                };
+                }
+                verdict => verdict,
+            };
             if let Some(ending) = self.obey(verdict) {
                 return Close::Failed(ending);
             }
@@ -288,6 +295,10 @@ impl Camera {
             Verdict::Enter(Phase::Degraded, reason) => {
                 self.show(Phase::Degraded, reason, None);
                 self.chronicle.degraded(self.clock.now(), reason);
+            }
+            Verdict::Enter(Phase::Parked, _) => {
+                self.show(Phase::Parked, Reason::None, None);
+                self.chronicle.parked(self.clock.now(), self.policy.idle);
             }
             Verdict::Enter(Phase::Refused, reason) => self.show(Phase::Refused, reason, None),
             Verdict::Enter(phase, _) => self.show(phase, self.reason, None),
@@ -439,7 +450,7 @@ impl Camera {
 
     fn show(&mut self, phase: Phase, reason: Reason, next_retry: Option<Mono>) {
         let attempt = match phase {
-            Phase::Idle | Phase::Live | Phase::Degraded | Phase::Refused => 0,
+            Phase::Idle | Phase::Live | Phase::Degraded | Phase::Parked | Phase::Refused => 0,
             _ => self.tries.count(),
         };
         let shown = Shown { state: state_word(phase, reason, self.past), reason, attempt, next_retry };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use camring::camera::{Counts, Outcome, Past, Policy};
 use camring::health::Health;
 use camring::shutdown::Stop;
-use camring::source::{RetryClass, SourceEvent};
+use camring::source::{Demand, RetryClass, SourceEvent};
 use camring_ring::frame::{Reason, State};
 use crossbeam_channel::bounded;
 use stage::{Script, Setup, Stage, logged, ms, reason, secs};
@@ -305,6 +305,86 @@ fn nobody_compares_pictures_unless_asked_to() {
     stage.stream(&actor, 20, ms(250));
     assert_eq!(stage.now().state, State::Live);
     assert!(!actor.progress.compare.load(Ordering::Relaxed));
+}
+
+/// A camera that is parked when nobody reads, after 10 s without a reader.
+fn parked() -> (Stage, stage::Actor) {
+    let policy = Policy { idle: Demand::Nothing, ..Policy::default() };
+    let stage = Stage::with(Setup { policy, random: 1.0, ..Setup::default() }, []);
+    let actor = stage.live();
+    stage.attended.store(false, Ordering::Relaxed);
+    stage.stream(&actor, 39, ms(250));
+    assert_eq!(stage.now().state, State::Live, "not before 10 s");
+    stage.stream(&actor, 4, ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Parked, Reason::None));
+    assert_eq!(actor.progress.demand(), Demand::Nothing);
+    actor.progress.gate_closed.store(true, Ordering::Relaxed);
+    (stage, actor)
+}
+
+/// Packets for so many looks of 250 ms, none of which becomes a frame.
+fn packets(stage: &Stage, actor: &stage::Actor, looks: u32) {
+    (0..looks).for_each(|_| {
+        stage.pass(ms(250));
+        actor.packet();
+    });
+}
+
+#[test]
+fn a_parked_camera_raises_no_alarm_and_is_live_with_the_first_frame_of_its_first_reader() {
+    let (stage, actor) = parked();
+    packets(&stage, &actor, 400);
+    assert_eq!(stage.now().state, State::Parked, "no stall, no stuck decoder, no closed gate");
+    stage.attended.store(true, Ordering::Relaxed);
+    stage.pass(ms(100));
+    assert_eq!((stage.now().state, actor.progress.demand()), (State::Parked, Demand::All));
+    packets(&stage, &actor, 12);
+    assert_eq!(stage.now().state, State::Parked, "the next keyframe is still awaited");
+    actor.progress.gate_closed.store(false, Ordering::Relaxed);
+    actor.frame();
+    stage.pass(ms(20));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Live, Reason::None));
+    stage.stream(&actor, 400, ms(250));
+    assert_eq!(stage.now().state, State::Live);
+    assert!(stage.is_idle() && !stage.history().contains(&State::Degraded), "{:?}", stage.history());
+}
+
+#[test]
+fn a_parked_camera_that_falls_silent_is_stalled_and_parked_again_after_a_fresh_frame() {
+    let (stage, actor) = parked();
+    packets(&stage, &actor, 8);
+    stage.advance(secs(4));
+    stage.until(State::Reconnecting, Reason::NoPackets);
+    stage.advance(secs(5));
+    let next = stage.actor();
+    next.say(SourceEvent::FirstPacket);
+    next.frame();
+    stage.advance(ms(20));
+    stage.until(State::Parked, Reason::None);
+    assert!(stage.history().ends_with(&[State::Reconnecting, State::Live, State::Parked]), "{:?}", stage.history());
+}
+
+#[test]
+fn a_parked_camera_that_gives_its_first_reader_no_keyframe_is_reconnected() {
+    let (stage, actor) = parked();
+    stage.attended.store(true, Ordering::Relaxed);
+    packets(&stage, &actor, 58);
+    assert_eq!(stage.now().state, State::Parked);
+    packets(&stage, &actor, 2);
+    stage.advance(ms(500));
+    stage.until(State::Reconnecting, Reason::NoKeyframe);
+}
+
+#[test]
+fn a_camera_whose_readers_come_and_go_is_not_parked_in_between() {
+    let policy = Policy { idle: Demand::Keyframes, ..Policy::default() };
+    let stage = Stage::with(Setup { policy, ..Setup::default() }, []);
+    let actor = stage.live();
+    for round in 0..8 {
+        stage.attended.store(round % 2 == 0, Ordering::Relaxed);
+        stage.stream(&actor, 36, ms(250));
+        assert_eq!((stage.now().state, actor.progress.demand()), (State::Live, Demand::All), "round {round}");
+    }
 }
 
 #[test]

@@ -10,12 +10,14 @@ use super::pace::Pace;
 use super::phase::{Cause, Phase};
 use super::policy::Policy;
 use crate::clock::Mono;
-use crate::source::{Progress, RetryClass, RetryReason};
+use crate::source::{Demand, Progress, RetryClass, RetryReason};
 
 /// Time between two looks at a session's counters.
 const LOOK: Duration = Duration::from_millis(250);
 /// The same while the first frame is awaited: it decides when users see `live`.
 const SYNC_LOOK: Duration = Duration::from_millis(20);
+/// The same while the decoder rests: it decides how soon a first reader's frame is decoded.
+const PARKED_LOOK: Duration = Duration::from_millis(100);
 /// Least and greatest patience of the automatic stall limit.
 const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
@@ -31,12 +33,14 @@ pub(crate) struct Sample {
     pub(crate) lag: Duration,
     /// How long the picture had not changed when the newest frame was decoded.
     pub(crate) unchanged: Duration,
+    /// Whether nobody has read for long enough.
+    pub(crate) idle: bool,
     /// Why the ring takes no frames, if it does not.
     pub(crate) refusal: Option<Reason>,
 }
 
 impl Sample {
-    pub(crate) fn of(progress: &Progress, published: u64, refusal: Option<Reason>) -> Self {
+    pub(crate) fn of(progress: &Progress, published: u64, refusal: Option<Reason>, idle: bool) -> Self {
         let moment = |ns: i64| (ns != 0).then_some(Mono(ns));
         Self {
             packets: progress.packets.load(Relaxed),
@@ -47,6 +51,7 @@ impl Sample {
             gate_closed: progress.gate_closed.load(Relaxed),
             lag: Duration::from_nanos(progress.lag_ns.load(Relaxed)),
             unchanged: Duration::from_nanos(progress.unchanged_ns.load(Relaxed)),
+            idle,
             refusal,
         }
     }
@@ -104,6 +109,15 @@ pub(crate) struct Watch {
     untroubled_since: Option<Mono>,
     may_force_at: Mono,
     stall_due: Option<Mono>,
+    woken: Option<Woken>,
+}
+
+/// A parked session whose frames are wanted again.
+#[derive(Clone, Copy, Debug)]
+struct Woken {
+    at: Mono,
+    /// Frames published until then.
+    published: u64,
 }
 
 impl Watch {
@@ -123,6 +137,7 @@ impl Watch {
             untroubled_since: None,
             may_force_at,
             stall_due: None,
+            woken: None,
         }
     }
 
@@ -141,10 +156,17 @@ impl Watch {
         self.phase != Phase::Connecting
     }
 
+    /// Which pictures the session is to deliver.
+    pub(crate) fn demand(&self) -> Demand {
+        if self.phase == Phase::Parked && self.woken.is_none() { self.policy.idle } else { Demand::All }
+    }
+
     /// When to look again, if nothing happens before.
     pub(crate) fn next_look(&self, now: Mono) -> Mono {
         let due = match self.phase {
             Phase::Connecting => now.after(LOOK).min(self.since.after(self.policy.connect_timeout)),
+            Phase::Parked if self.woken.is_none() => now.after(PARKED_LOOK),
+            Phase::Parked => now.after(SYNC_LOOK),
             Phase::Syncing => now.after(SYNC_LOOK).min(self.since.after(self.policy.sync_timeout)),
             _ => now.after(LOOK).min(self.stall_due.unwrap_or(Mono(i64::MAX))),
         };
@@ -179,9 +201,46 @@ impl Watch {
             Phase::Syncing if now.since(self.since) >= self.policy.sync_timeout => {
                 Verdict::End(self.not_synced(sample))
             }
+            Phase::Live | Phase::Degraded if sample.idle => self.enter(Phase::Parked, Reason::None, now),
+            Phase::Parked => self.look_parked(now, sample),
             Phase::Live | Phase::Degraded | Phase::Refused => self.look_at_frames(now, sample),
             _ => Verdict::Stay,
         }
+    }
+
+    /// Nobody reads: only that packets come is to be expected. Wakes the session when somebody reads again.
+    fn look_parked(&mut self, now: Mono, sample: &Sample) -> Verdict {
+        self.pace.pause();
+        let packets_silent = now.since(sample.last_packet.unwrap_or(self.since).max(self.since));
+        if packets_silent >= self.stall_limit() {
+            let message = format!("no packet for {}", tenths(packets_silent));
+            return Verdict::End(Ending::silence(Reason::NoPackets, packets_silent, message));
+        }
+        if sample.idle {
+            self.woken = None;
+            return Verdict::Stay;
+        }
+        let woken = *self.woken.get_or_insert(Woken { at: now, published: sample.published });
+        if let Some(reason) = sample.refusal {
+            return self.enter(Phase::Refused, reason, now);
+        }
+        if sample.published != woken.published && !sample.gate_closed {
+            return self.enter(Phase::Live, Reason::None, now);
+        }
+        if now.since(woken.at) >= self.policy.sync_timeout {
+            return Verdict::End(self.not_woken(sample));
+        }
+        Verdict::Stay
+    }
+
+    fn not_woken(&self, sample: &Sample) -> Ending {
+        let limit = format_duration(self.policy.sync_timeout);
+        if sample.gate_closed {
+            let message =
+                format!("no keyframe within {limit} of the first reader; shorten the camera's keyframe interval");
+            return Ending::transient(Reason::NoKeyframe, message);
+        }
+        Ending::transient(Reason::DecoderStuck, format!("no frame within {limit} of the first reader"))
     }
 
     /// Frames come and the ring cannot take them: another session would not help, so this one stays.
@@ -199,6 +258,7 @@ impl Watch {
     fn enter(&mut self, phase: Phase, reason: Reason, now: Mono) -> Verdict {
         if self.phase != phase {
             self.since = now;
+            self.woken = None;
         }
         (self.phase, self.reason, self.untroubled_since) = (phase, reason, None);
         Verdict::Enter(phase, reason)

@@ -281,9 +281,12 @@ pub static KEYS: &[Key] = &[
         "idle",
         Kind::Words(Idle::WORDS),
         r#""full""#,
-        "While nobody reads: full goes on, keyframes decodes keyframes only, park stays connected and decodes nothing.",
-    )
-    .supporting(Support::DefaultOnly),
+        "When no library reader has been attached for 10 s: full goes on, keyframes decodes keyframes only, park stays \
+         connected and decodes nothing. The state is parked meanwhile, and the newest frame stays readable with its \
+         age. The first reader gets a fresh frame at the camera's next keyframe. Set it where cameras are many and \
+         watched now and then. Readers that take no presence lock are not counted. With test and file, keyframes is \
+         the same as full.",
+    ),
     Key::new(
         Shared,
         "frozen_after",

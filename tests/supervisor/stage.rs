@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -106,6 +106,7 @@ struct StageBoard {
     seen: Arc<Watched<Seen>>,
     published: Arc<AtomicU64>,
     refusal: Arc<Mutex<Option<Reason>>>,
+    attended: Arc<AtomicBool>,
     clock: Arc<StageClock>,
 }
 
@@ -136,6 +137,9 @@ impl Board for StageBoard {
     }
     fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
+    }
+    fn attended(&self) -> bool {
+        self.attended.load(Ordering::Relaxed)
     }
     fn refusal(&self) -> Option<Reason> {
         *self.refusal.lock().expect("no test panics while it holds the lock")
@@ -362,6 +366,8 @@ pub struct Stage {
     pub published: Arc<AtomicU64>,
     /// Why the ring takes no frames.
     pub refusal: Arc<Mutex<Option<Reason>>>,
+    /// Whether a reader is attached.
+    pub attended: Arc<AtomicBool>,
     pub stop: Option<Sender<Stop>>,
     pub threads: Arc<AtomicUsize>,
     scripts: Sender<Script>,
@@ -406,6 +412,7 @@ impl Stage {
         let seen = Arc::new(Watched::<Seen>::default());
         let published = Arc::new(AtomicU64::new(0));
         let refusal = Arc::new(Mutex::new(None));
+        let attended = Arc::new(AtomicBool::new(true));
         let threads = Arc::new(AtomicUsize::new(0));
         let parts = Parts {
             name: setup.name.into(),
@@ -420,6 +427,7 @@ impl Stage {
                 seen: seen.clone(),
                 published: published.clone(),
                 refusal: refusal.clone(),
+                attended: attended.clone(),
                 clock: clock.clone(),
             }),
             clock: clock.clone(),
@@ -438,7 +446,19 @@ impl Stage {
         });
         let scripts = script_sender;
         let stop = Some(stop);
-        Self { clock, seen, published, refusal, stop, threads, scripts, actors, outcome, thread: Some(thread) }
+        Self {
+            clock,
+            seen,
+            published,
+            refusal,
+            attended,
+            stop,
+            threads,
+            scripts,
+            actors,
+            outcome,
+            thread: Some(thread),
+        }
     }
 
     pub fn script(&self, script: Script) {
