@@ -17,6 +17,7 @@ mod chronicle;
 mod pace;
 mod phase;
 mod policy;
+mod renewal;
 mod tries;
 mod watch;
 mod worker;
@@ -31,6 +32,7 @@ use crossbeam_channel::{Receiver, never, select};
 pub use board::{Board, Counts};
 pub use phase::{Cause, Past, Phase, state_word};
 pub use policy::Policy;
+pub use renewal::{Reload, Renewal};
 
 use crate::backoff;
 use crate::clock::{Clock, Mono};
@@ -96,6 +98,7 @@ pub struct Camera {
     policy: Policy,
     health: Health,
     random: Box<dyn FnMut() -> f64 + Send>,
+    reloads: Receiver<Reload>,
     chronicle: Chronicle,
     past: Past,
     audience: Audience,
@@ -122,11 +125,14 @@ struct Shown {
 enum Close {
     Failed(Ending),
     Asked(Stop),
+    /// Another source is to be used from now on.
+    Renewed(Box<dyn FrameSource>),
 }
 
 /// What woke the supervisor.
 enum Wake {
     Asked(Stop),
+    Reloaded(Reload),
     Event(SourceEvent),
     Report(Report),
     Died,
@@ -153,6 +159,7 @@ impl Camera {
             policy: parts.policy,
             health: parts.health,
             random: Box::new(fastrand::f64),
+            reloads: never(),
             chronicle: Chronicle::new(parts.name),
             past: parts.past,
             audience: Audience::default(),
@@ -172,6 +179,13 @@ impl Camera {
         self
     }
 
+    /// Takes over what comes down `reloads`.
+    #[must_use]
+    pub fn with_reloads(mut self, reloads: Receiver<Reload>) -> Self {
+        self.reloads = reloads;
+        self
+    }
+
     /// Keeps the camera connected until the operator stops it or a session does not end.
     ///
     /// A closed `stop` channel counts as [`Stop::Orderly`]: nobody could stop it otherwise.
@@ -181,6 +195,7 @@ impl Camera {
         loop {
             match self.attempt(stop) {
                 Err(outcome) => return outcome,
+                Ok(ending) if ending.renewed => {}
                 Ok(ending) => {
                     if self.wait_before_retry(&ending, stop).is_some() {
                         return self.leave(true);
@@ -215,6 +230,13 @@ impl Camera {
         let ended = match self.attend(&mut worker, &mut watch, stop) {
             Close::Failed(ending) => self.end_failed(&mut worker, &watch, ending, stop),
             Close::Asked(asked) => Err(self.end_asked(&mut worker, asked, stop)),
+            Close::Renewed(source) => {
+                let ended = self.end_failed(&mut worker, &watch, Ending::renewed(), stop);
+                if ended.is_ok() {
+                    self.renew(source);
+                }
+                ended
+            }
         };
         if watch.was_connected() || worker.progress().packets.load(Relaxed) > 0 {
             self.sessions = session;
@@ -237,6 +259,13 @@ impl Camera {
                     self.forgive(watch.live_for(now));
                     match self.sleep(worker, stop, watch.next_look(now)) {
                         Wake::Asked(asked) => return Close::Asked(asked),
+                        Wake::Reloaded(reload) => {
+                            if let Some(source) = self.adopt(reload, Some(&mut *watch)) {
+                                return Close::Renewed(source);
+                            }
+                            worker.progress().compare.store(self.policy.frozen_after.is_some(), Relaxed);
+                            Verdict::Stay
+                        }
                         Wake::Event(event) => self.heed(watch, event),
                         Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
                         Wake::Died => Verdict::End(Ending::failure(died())),
@@ -252,10 +281,17 @@ impl Camera {
     }
 
     /// Waits for whatever comes first.
-    fn sleep(&self, worker: &mut Worker, stop: &Receiver<Stop>, until: Mono) -> Wake {
+    fn sleep(&mut self, worker: &mut Worker, stop: &Receiver<Stop>, until: Mono) -> Wake {
         let alarm = self.alarm(until);
         select! {
             recv(stop) -> asked => Wake::Asked(asked.unwrap_or(Stop::Orderly)),
+            recv(self.reloads) -> reload => match reload {
+                Ok(reload) => Wake::Reloaded(reload),
+                Err(_) => {
+                    self.reloads = never();
+                    Wake::Time
+                }
+            },
             recv(worker.reports) -> report => report.map_or(Wake::Died, Wake::Report),
             recv(worker.events) -> event => match event {
                 Ok(event) => Wake::Event(event),
@@ -421,6 +457,15 @@ impl Camera {
             let alarm = self.alarm(until);
             select! {
                 recv(stop) -> asked => return Some(asked.unwrap_or(Stop::Orderly)),
+                recv(self.reloads) -> reload => match reload {
+                    Ok(reload) => {
+                        if let Some(source) = self.adopt(reload, None) {
+                            self.renew(source);
+                            return None;
+                        }
+                    }
+                    Err(_) => self.reloads = never(),
+                },
                 recv(alarm) -> _ => {}
             }
         }

@@ -100,6 +100,26 @@ impl Health {
         self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
     }
 
+    /// The configuration was read again and is being applied; [`Health::reloaded`] is the end of it.
+    ///
+    /// Nothing is said before READY, which would otherwise be taken for the end of the start.
+    pub fn reloading(&mut self) {
+        if !self.ready {
+            return;
+        }
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "the service manager is not told of the reload: no clock"),
+        }
+    }
+
+    /// The end of [`Health::reloading`].
+    pub fn reloaded(&mut self) {
+        if self.ready {
+            self.tell(&[NotifyState::Ready]);
+        }
+    }
+
     fn become_ready(&mut self) {
         self.ready = true;
         self.ready_by = None;
@@ -177,6 +197,20 @@ mod tests {
         (0..=14).for_each(|n| health.decided(second(n)));
         assert_eq!(*said.lock().unwrap(), ["WATCHDOG=1"; 3]);
         assert_eq!(health.next_due(), Some(second(15)));
+    }
+
+    #[test]
+    fn a_reload_is_framed_for_the_manager_and_never_takes_the_place_of_ready() {
+        let (mut health, said) = spoken(None);
+        health.reloading();
+        health.reloaded();
+        assert!(said.lock().unwrap().is_empty());
+        health.first_frame();
+        health.reloading();
+        health.reloaded();
+        let said = said.lock().unwrap();
+        assert_eq!((said[0].as_str(), said[1].as_str(), said[3].as_str()), ("READY=1", "RELOADING=1", "READY=1"));
+        assert!(said[2].starts_with("MONOTONIC_USEC="), "{said:?}");
     }
 
     #[test]

@@ -307,6 +307,64 @@ fn nobody_compares_pictures_unless_asked_to() {
     assert!(!actor.progress.compare.load(Ordering::Relaxed));
 }
 
+fn until_told(heard: &Mutex<Vec<String>>, text: &str, times: usize) {
+    let deadline = std::time::Instant::now() + stage::PATIENCE;
+    while heard.lock().unwrap().iter().filter(|said| *said == text).count() < times {
+        assert!(std::time::Instant::now() < deadline, "{text} was not said {times} times: {:?}", heard.lock().unwrap());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn limits_change_in_place_and_another_source_begins_a_new_session_at_once() {
+    let (health, said) = manager(None);
+    let stage = Stage::with(Setup { health, random: 1.0, ..Setup::default() }, []);
+    let actor = stage.live();
+    stage.stream(&actor, 20, ms(40));
+    let policy = Policy { stall_after: Some(secs(60)), ..Policy::default() };
+    stage.renew(policy.clone(), None);
+    until_told(&said, "READY=1", 2);
+    for _ in 0..100 {
+        stage.pass(ms(250));
+        actor.packet();
+    }
+    assert_eq!(stage.now().state, State::Live, "25 s without a frame: the new limit counts");
+    stage.renew(policy, Some(vec![]));
+    let next = stage.actor();
+    next.say(SourceEvent::FirstPacket);
+    next.frame();
+    stage.advance(ms(20));
+    until_told(&said, "READY=1", 3);
+    stage.seen.until("live again", |seen| seen.shown.last().is_some_and(|shown| shown.state == State::Live));
+    assert!(stage.history().ends_with(&[State::Live, State::Reconnecting, State::Live]), "{:?}", stage.history());
+    assert_eq!(stage.seen.change(|seen| seen.reconnects.clone()), HashMap::from([(Reason::Planned, 1)]));
+    let said = said.lock().unwrap().clone();
+    assert_eq!(said.iter().filter(|text| *text == "RELOADING=1").count(), 2, "{said:?}");
+}
+
+#[test]
+fn a_reload_ends_the_wait_for_the_next_try_when_it_brings_another_source() {
+    let stage = Stage::scripted([Script::Fail(reason(Reason::Auth, RetryClass::Auth))]);
+    stage.actor();
+    stage.backoff(Reason::Auth);
+    stage.renew(Policy::default(), Some(vec![]));
+    stage.live();
+    assert_eq!(stage.now().attempt, 0);
+}
+
+#[test]
+fn a_stop_during_a_reload_is_heard() {
+    let (release, released) = bounded(0);
+    let mut stage = Stage::scripted([Script::HangInStop(released)]);
+    let _actor = stage.live();
+    stage.renew(Policy::default(), Some(vec![]));
+    stage.until(State::Reconnecting, Reason::Planned);
+    stage.stop();
+    stage.until(State::Stopped, Reason::Operator);
+    drop::<crossbeam_channel::Sender<()>>(release);
+    assert_eq!(stage.outcome(), Outcome::Stopped);
+}
+
 /// A camera that is parked when nobody reads, after 10 s without a reader.
 fn parked() -> (Stage, stage::Actor) {
     let policy = Policy { idle: Demand::Nothing, ..Policy::default() };

@@ -77,11 +77,19 @@ pub(crate) struct Ending {
     pub(crate) silent: Option<Duration>,
     /// Set when trouble that frames survived is given a new session.
     pub(crate) forced: bool,
+    /// Set when the session made room for one with other settings: the next one begins at once.
+    pub(crate) renewed: bool,
 }
 
 impl Ending {
     pub(crate) fn failure(why: RetryReason) -> Self {
-        Self { why, cause: Cause::Failure, silent: None, forced: false }
+        Self { why, cause: Cause::Failure, silent: None, forced: false, renewed: false }
+    }
+
+    /// The operator has changed what a session is made of.
+    pub(crate) fn renewed() -> Self {
+        let message = "the configuration has changed; beginning a new session with it".to_owned();
+        Self { renewed: true, ..Self::transient(Reason::Planned, message) }
     }
 
     fn transient(reason: Reason, message: String) -> Self {
@@ -139,6 +147,11 @@ impl Watch {
             stall_due: None,
             woken: None,
         }
+    }
+
+    /// Judges by these limits from now on.
+    pub(crate) fn adopt(&mut self, policy: &Policy) {
+        self.policy = policy.clone();
     }
 
     /// How long the session has been live, trouble included; zero before.
