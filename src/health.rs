@@ -17,6 +17,7 @@ type Send = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()> + std::marker::S
 pub struct Health {
     send: Option<Send>,
     ready_timeout: Duration,
+    begun: Option<Mono>,
     ready_by: Option<Mono>,
     ready: bool,
     /// Time between two watchdog messages: half of what the manager allows.
@@ -43,6 +44,7 @@ impl Health {
         Self {
             send: None,
             ready_timeout: Duration::ZERO,
+            begun: None,
             ready_by: None,
             ready: false,
             feed_every: None,
@@ -60,7 +62,16 @@ impl Health {
     /// The supervisor begins its work.
     pub fn begin(&mut self, now: Mono) {
         if self.send.is_some() && !self.ready && self.ready_by.is_none() {
+            self.begun = Some(now);
             self.ready_by = Some(now.after(self.ready_timeout));
+        }
+    }
+
+    /// READY is sent so long after [`Health::begin`] from now on, if it was not sent yet.
+    pub fn set_ready_timeout(&mut self, ready_timeout: Duration) {
+        self.ready_timeout = ready_timeout;
+        if self.ready_by.is_some() {
+            self.ready_by = self.begun.map(|begun| begun.after(ready_timeout));
         }
     }
 
@@ -189,6 +200,21 @@ mod tests {
         health.decided(second(20));
         health.first_frame();
         assert_eq!(*said.lock().unwrap(), ["READY=1"]);
+    }
+
+    #[test]
+    fn a_changed_timeout_counts_from_the_beginning_and_never_takes_ready_back() {
+        let (mut health, said) = spoken(None);
+        health.begin(second(0));
+        health.set_ready_timeout(Duration::from_secs(60));
+        health.decided(second(20));
+        assert!(said.lock().unwrap().is_empty());
+        health.set_ready_timeout(Duration::from_secs(30));
+        assert_eq!(health.next_due(), Some(second(30)));
+        health.decided(second(31));
+        health.set_ready_timeout(Duration::from_secs(90));
+        health.decided(second(91));
+        assert_eq!((said.lock().unwrap().as_slice(), health.next_due()), (&["READY=1".to_owned()][..], None));
     }
 
     #[test]

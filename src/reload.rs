@@ -41,15 +41,14 @@ enum Effect {
     Session,
     /// The ring is made anew with the next frame; readers follow by themselves.
     Generation,
-    /// Nothing before the process begins anew.
-    Start,
 }
 
 impl Effect {
     /// What a change of the key at `path` asks for.
     fn of(path: &str) -> Self {
         match path {
-            "stall_after"
+            "ready_timeout"
+            | "stall_after"
             | "frozen_after"
             | "idle"
             | "reconnect.first"
@@ -59,7 +58,6 @@ impl Effect {
             | "reconnect.auth_retry" => Self::InPlace,
             "slots" | "max_size" | "format" | "stale_after" => Self::Generation,
             path if path.starts_with("ring.") => Self::Generation,
-            "ready_timeout" => Self::Start,
             _ => Self::Session,
         }
     }
@@ -69,7 +67,6 @@ impl Effect {
             Self::InPlace => "in place",
             Self::Session => "in a new session",
             Self::Generation => "in a new generation of the ring",
-            Self::Start => "at the next start",
         }
     }
 }
@@ -197,9 +194,9 @@ impl Reloader {
             }
         }
         let source = any(Effect::Session).then(|| assemble::source(&camera, access.clone()));
-        let policy = assemble::policy(&camera);
+        let (policy, ready_timeout) = (assemble::policy(&camera), camera.ready_timeout);
         (self.camera, self.access) = (camera, access);
-        Reload::Renewed(Box::new(Renewal { policy, source }))
+        Reload::Renewed(Box::new(Renewal { policy, ready_timeout, source }))
     }
 }
 

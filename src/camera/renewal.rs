@@ -1,6 +1,7 @@
 //! The renewal: what a reload of the configuration means for a supervisor at work.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::Camera;
 use super::policy::Policy;
@@ -20,6 +21,8 @@ pub enum Reload {
 pub struct Renewal {
     /// How patient to be from now on; in place.
     pub policy: Policy,
+    /// When the service manager hears READY without a frame; in place, before READY.
+    pub ready_timeout: Duration,
     /// Where the pictures come from, if that has changed: the session is ended in order and another one begun at once.
     pub source: Option<Box<dyn FrameSource>>,
 }
@@ -37,6 +40,7 @@ impl Camera {
         let mut source = None;
         if let Reload::Renewed(renewal) = reload {
             self.policy = renewal.policy;
+            self.health.set_ready_timeout(renewal.ready_timeout);
             if let Some(watch) = watch {
                 watch.adopt(&self.policy);
             }

@@ -473,7 +473,7 @@ impl Stage {
             let (actors, clock, threads) = (self.actor_sender.clone(), self.clock.clone(), self.threads.clone());
             Box::new(StageSource { scripts: scripts_to_play, actors, clock, threads }) as Box<dyn FrameSource>
         });
-        self.reload.send(Reload::Renewed(Box::new(Renewal { policy, source }))).unwrap();
+        self.reload.send(Reload::Renewed(Box::new(Renewal { policy, ready_timeout: secs(20), source }))).unwrap();
     }
 
     pub fn script(&self, script: Script) {
