@@ -9,11 +9,11 @@ use camring_ring::{
 use crate::backoff::RetryPolicy;
 use crate::camera::Policy;
 use crate::config::words::{self, Switch, Word};
-use crate::config::{Access, Camera, DecodeDevice, Group, MaxSize, Source, Tls};
+use crate::config::{Access, Camera, DecodeDevice, Group, Idle, MaxSize, Source, Tls};
 use crate::pipeline::{
     AccessUnits, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions, Transport,
 };
-use crate::source::FrameSource;
+use crate::source::{Demand, FrameSource};
 
 /// Packets of a TCP session are never late, only lost by the camera; those of UDP may be.
 const JITTER_TCP: Duration = Duration::from_millis(100);
@@ -127,6 +127,15 @@ fn device(device: &DecodeDevice) -> Device {
     }
 }
 
+/// What is asked of a camera's session while nobody reads. Every picture of a test or a file is a keyframe.
+fn demand(camera: &Camera) -> Demand {
+    match (camera.idle, &camera.source) {
+        (Idle::Full, _) | (Idle::Keyframes, Source::Test(_) | Source::File(_)) => Demand::All,
+        (Idle::Keyframes, Source::Rtsp(_)) => Demand::Keyframes,
+        (Idle::Park, _) => Demand::Nothing,
+    }
+}
+
 /// How patient the supervisor is with a camera.
 #[must_use]
 pub fn policy(camera: &Camera) -> Policy {
@@ -140,6 +149,8 @@ pub fn policy(camera: &Camera) -> Policy {
         },
         connect_timeout: reconnect.connect_timeout,
         stall_after: camera.stall_after.fixed(),
+        idle: demand(camera),
+        frozen_after: Some(camera.frozen_after).filter(|limit| !limit.is_zero()),
         ..Policy::default()
     }
 }

@@ -59,6 +59,10 @@ impl Board for RingBoard {
         self.shared.published.load(Relaxed)
     }
 
+    fn attended(&self) -> bool {
+        self.status.is_attended()
+    }
+
     fn refusal(&self) -> Option<Reason> {
         self.shared.refusal()
     }

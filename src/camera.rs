@@ -1,7 +1,7 @@
 //! The supervisor: one camera's state machine, its deadlines, and what it tells readers, people and the manager.
 //!
 //! ```text
-//! Idle -> Connecting -> Syncing -> Live <-> Degraded, Refused
+//! Idle -> Connecting -> Syncing -> Live <-> Degraded, Parked, Refused
 //!             |            |         |         |
 //!             +------------+---------+---------+--> Stopping -> Backoff -> Connecting
 //!                                                      |
@@ -11,11 +11,13 @@
 //! One thread runs it all and never blocks without a deadline. A session may block, so it has a thread of its own
 //! ([`worker`]); it is judged by its counters ([`watch`]), and its pictures never come here.
 
+mod audience;
 mod board;
 mod chronicle;
 mod pace;
 mod phase;
 mod policy;
+mod renewal;
 mod tries;
 mod watch;
 mod worker;
@@ -30,12 +32,14 @@ use crossbeam_channel::{Receiver, never, select};
 pub use board::{Board, Counts};
 pub use phase::{Cause, Past, Phase, state_word};
 pub use policy::Policy;
+pub use renewal::{Reload, Renewal};
 
 use crate::backoff;
 use crate::clock::{Clock, Mono};
 use crate::health::Health;
 use crate::shutdown::Stop;
 use crate::source::{FrameSink, FrameSource, RetryClass, RetryReason, SourceEvent};
+use audience::Audience;
 use chronicle::Chronicle;
 use tries::Tries;
 use watch::{Ending, Sample, Verdict, Watch, tenths};
@@ -94,8 +98,10 @@ pub struct Camera {
     policy: Policy,
     health: Health,
     random: Box<dyn FnMut() -> f64 + Send>,
+    reloads: Receiver<Reload>,
     chronicle: Chronicle,
     past: Past,
+    audience: Audience,
     sessions: u32,
     tries: Tries,
     /// Why the newest session failed; nothing once frames flow.
@@ -119,11 +125,14 @@ struct Shown {
 enum Close {
     Failed(Ending),
     Asked(Stop),
+    /// Another source is to be used from now on.
+    Renewed(Box<dyn FrameSource>),
 }
 
 /// What woke the supervisor.
 enum Wake {
     Asked(Stop),
+    Reloaded(Reload),
     Event(SourceEvent),
     Report(Report),
     Died,
@@ -150,8 +159,10 @@ impl Camera {
             policy: parts.policy,
             health: parts.health,
             random: Box::new(fastrand::f64),
+            reloads: never(),
             chronicle: Chronicle::new(parts.name),
             past: parts.past,
+            audience: Audience::default(),
             sessions: parts.session_id,
             tries: Tries::default(),
             reason: Reason::None,
@@ -168,6 +179,13 @@ impl Camera {
         self
     }
 
+    /// Takes over what comes down `reloads`.
+    #[must_use]
+    pub fn with_reloads(mut self, reloads: Receiver<Reload>) -> Self {
+        self.reloads = reloads;
+        self
+    }
+
     /// Keeps the camera connected until the operator stops it or a session does not end.
     ///
     /// A closed `stop` channel counts as [`Stop::Orderly`]: nobody could stop it otherwise.
@@ -177,6 +195,7 @@ impl Camera {
         loop {
             match self.attempt(stop) {
                 Err(outcome) => return outcome,
+                Ok(ending) if ending.renewed => {}
                 Ok(ending) => {
                     if self.wait_before_retry(&ending, stop).is_some() {
                         return self.leave(true);
@@ -207,9 +226,17 @@ impl Camera {
         self.show(Phase::Connecting, self.reason, None);
         self.chronicle.connecting(self.state(), self.tries.count());
         let mut worker = Worker::launch(session, source, sink, self.chronicle.camera());
+        worker.progress().compare.store(self.policy.frozen_after.is_some(), Relaxed);
         let ended = match self.attend(&mut worker, &mut watch, stop) {
             Close::Failed(ending) => self.end_failed(&mut worker, &watch, ending, stop),
             Close::Asked(asked) => Err(self.end_asked(&mut worker, asked, stop)),
+            Close::Renewed(source) => {
+                let ended = self.end_failed(&mut worker, &watch, Ending::renewed(), stop);
+                if ended.is_ok() {
+                    self.renew(source);
+                }
+                ended
+            }
         };
         if watch.was_connected() || worker.progress().packets.load(Relaxed) > 0 {
             self.sessions = session;
@@ -223,20 +250,30 @@ impl Camera {
             let now = self.clock.now();
             self.health.decided(now);
             self.board.counted(&worker.take_counts());
-            let verdict =
-                match watch.look(now, &Sample::of(worker.progress(), self.board.published(), self.board.refusal())) {
-                    Verdict::Stay => {
-                        self.forgive(watch.live_for(now));
-                        match self.sleep(worker, stop, watch.next_look(now)) {
-                            Wake::Asked(asked) => return Close::Asked(asked),
-                            Wake::Event(event) => self.heed(watch, event),
-                            Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
-                            Wake::Died => Verdict::End(Ending::failure(died())),
-                            Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
+            let idle = self.audience.is_idle(now, &self.policy, || self.board.attended());
+            let sample = Sample::of(worker.progress(), self.board.published(), self.board.refusal(), idle);
+            let verdict = watch.look(now, &sample);
+            worker.progress().ask_for(watch.demand());
+            let verdict = match verdict {
+                Verdict::Stay => {
+                    self.forgive(watch.live_for(now));
+                    match self.sleep(worker, stop, watch.next_look(now)) {
+                        Wake::Asked(asked) => return Close::Asked(asked),
+                        Wake::Reloaded(reload) => {
+                            if let Some(source) = self.adopt(reload, Some(&mut *watch)) {
+                                return Close::Renewed(source);
+                            }
+                            worker.progress().compare.store(self.policy.frozen_after.is_some(), Relaxed);
+                            Verdict::Stay
                         }
+                        Wake::Event(event) => self.heed(watch, event),
+                        Wake::Report(Report::Failed(why)) => Verdict::End(Ending::failure(why)),
+                        Wake::Died => Verdict::End(Ending::failure(died())),
+                        Wake::Report(Report::Started) | Wake::Time => Verdict::Stay,
                     }
-                    verdict => verdict,
-                };
+                }
+                verdict => verdict,
+            };
             if let Some(ending) = self.obey(verdict) {
                 return Close::Failed(ending);
             }
@@ -244,10 +281,17 @@ impl Camera {
     }
 
     /// Waits for whatever comes first.
-    fn sleep(&self, worker: &mut Worker, stop: &Receiver<Stop>, until: Mono) -> Wake {
+    fn sleep(&mut self, worker: &mut Worker, stop: &Receiver<Stop>, until: Mono) -> Wake {
         let alarm = self.alarm(until);
         select! {
             recv(stop) -> asked => Wake::Asked(asked.unwrap_or(Stop::Orderly)),
+            recv(self.reloads) -> reload => match reload {
+                Ok(reload) => Wake::Reloaded(reload),
+                Err(_) => {
+                    self.reloads = never();
+                    Wake::Time
+                }
+            },
             recv(worker.reports) -> report => report.map_or(Wake::Died, Wake::Report),
             recv(worker.events) -> event => match event {
                 Ok(event) => Wake::Event(event),
@@ -287,6 +331,10 @@ impl Camera {
             Verdict::Enter(Phase::Degraded, reason) => {
                 self.show(Phase::Degraded, reason, None);
                 self.chronicle.degraded(self.clock.now(), reason);
+            }
+            Verdict::Enter(Phase::Parked, _) => {
+                self.show(Phase::Parked, Reason::None, None);
+                self.chronicle.parked(self.clock.now(), self.policy.idle);
             }
             Verdict::Enter(Phase::Refused, reason) => self.show(Phase::Refused, reason, None),
             Verdict::Enter(phase, _) => self.show(phase, self.reason, None),
@@ -409,6 +457,15 @@ impl Camera {
             let alarm = self.alarm(until);
             select! {
                 recv(stop) -> asked => return Some(asked.unwrap_or(Stop::Orderly)),
+                recv(self.reloads) -> reload => match reload {
+                    Ok(reload) => {
+                        if let Some(source) = self.adopt(reload, None) {
+                            self.renew(source);
+                            return None;
+                        }
+                    }
+                    Err(_) => self.reloads = never(),
+                },
                 recv(alarm) -> _ => {}
             }
         }
@@ -438,7 +495,7 @@ impl Camera {
 
     fn show(&mut self, phase: Phase, reason: Reason, next_retry: Option<Mono>) {
         let attempt = match phase {
-            Phase::Idle | Phase::Live | Phase::Degraded | Phase::Refused => 0,
+            Phase::Idle | Phase::Live | Phase::Degraded | Phase::Parked | Phase::Refused => 0,
             _ => self.tries.count(),
         };
         let shown = Shown { state: state_word(phase, reason, self.past), reason, attempt, next_retry };

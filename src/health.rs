@@ -17,6 +17,7 @@ type Send = Box<dyn FnMut(&[NotifyState<'_>]) -> io::Result<()> + std::marker::S
 pub struct Health {
     send: Option<Send>,
     ready_timeout: Duration,
+    begun: Option<Mono>,
     ready_by: Option<Mono>,
     ready: bool,
     /// Time between two watchdog messages: half of what the manager allows.
@@ -43,6 +44,7 @@ impl Health {
         Self {
             send: None,
             ready_timeout: Duration::ZERO,
+            begun: None,
             ready_by: None,
             ready: false,
             feed_every: None,
@@ -60,7 +62,16 @@ impl Health {
     /// The supervisor begins its work.
     pub fn begin(&mut self, now: Mono) {
         if self.send.is_some() && !self.ready && self.ready_by.is_none() {
+            self.begun = Some(now);
             self.ready_by = Some(now.after(self.ready_timeout));
+        }
+    }
+
+    /// READY is sent so long after [`Health::begin`] from now on, if it was not sent yet.
+    pub fn set_ready_timeout(&mut self, ready_timeout: Duration) {
+        self.ready_timeout = ready_timeout;
+        if self.ready_by.is_some() {
+            self.ready_by = self.begun.map(|begun| begun.after(ready_timeout));
         }
     }
 
@@ -98,6 +109,26 @@ impl Health {
     /// The process is about to end.
     pub fn stopping(&mut self) {
         self.tell(&[NotifyState::Stopping, NotifyState::Status("stopping")]);
+    }
+
+    /// The configuration was read again and is being applied; [`Health::reloaded`] is the end of it.
+    ///
+    /// Nothing is said before READY, which would otherwise be taken for the end of the start.
+    pub fn reloading(&mut self) {
+        if !self.ready {
+            return;
+        }
+        match NotifyState::monotonic_usec_now() {
+            Ok(now) => self.tell(&[NotifyState::Reloading, now]),
+            Err(error) => tracing::warn!(%error, "the service manager is not told of the reload: no clock"),
+        }
+    }
+
+    /// The end of [`Health::reloading`].
+    pub fn reloaded(&mut self) {
+        if self.ready {
+            self.tell(&[NotifyState::Ready]);
+        }
     }
 
     fn become_ready(&mut self) {
@@ -172,11 +203,40 @@ mod tests {
     }
 
     #[test]
+    fn a_changed_timeout_counts_from_the_beginning_and_never_takes_ready_back() {
+        let (mut health, said) = spoken(None);
+        health.begin(second(0));
+        health.set_ready_timeout(Duration::from_secs(60));
+        health.decided(second(20));
+        assert!(said.lock().unwrap().is_empty());
+        health.set_ready_timeout(Duration::from_secs(30));
+        assert_eq!(health.next_due(), Some(second(30)));
+        health.decided(second(31));
+        health.set_ready_timeout(Duration::from_secs(90));
+        health.decided(second(91));
+        assert_eq!((said.lock().unwrap().as_slice(), health.next_due()), (&["READY=1".to_owned()][..], None));
+    }
+
+    #[test]
     fn the_watchdog_is_fed_at_half_its_interval_and_only_by_decisions() {
         let (mut health, said) = spoken(Some(10));
         (0..=14).for_each(|n| health.decided(second(n)));
         assert_eq!(*said.lock().unwrap(), ["WATCHDOG=1"; 3]);
         assert_eq!(health.next_due(), Some(second(15)));
+    }
+
+    #[test]
+    fn a_reload_is_framed_for_the_manager_and_never_takes_the_place_of_ready() {
+        let (mut health, said) = spoken(None);
+        health.reloading();
+        health.reloaded();
+        assert!(said.lock().unwrap().is_empty());
+        health.first_frame();
+        health.reloading();
+        health.reloaded();
+        let said = said.lock().unwrap();
+        assert_eq!((said[0].as_str(), said[1].as_str(), said[3].as_str()), ("READY=1", "RELOADING=1", "READY=1"));
+        assert!(said[2].starts_with("MONOTONIC_USEC="), "{said:?}");
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod health;
 pub mod log;
 pub mod pipeline;
 pub mod publish;
+pub mod reload;
 pub mod report;
 pub mod shutdown;
 #[cfg(feature = "sim")]

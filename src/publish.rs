@@ -1,11 +1,12 @@
 //! The publisher: one decoded picture becomes one frame in the ring. Runs on the streaming thread, per frame.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use camring_ring::{
     ClaimError, Counter, FrameFlags, FrameMeta, Geometry, PixelFormat, PublishError, Reason, TimeSource, Writer,
+    WriterOptions,
 };
 
 use crate::convert::convert;
@@ -20,9 +21,27 @@ pub struct Shared {
     pub session: AtomicU32,
     /// Code of the [`Reason`] why frames are refused; 0 = they are not.
     refusal: AtomicU16,
+    /// Whether there is something in `shape`: the publisher looks there only then.
+    reshaped: AtomicBool,
+    /// How the ring is to be made anew.
+    shape: Mutex<Option<WriterOptions>>,
 }
 
 impl Shared {
+    /// Has the next frame begin a new generation of the ring, made as `options` say.
+    pub fn reshape(&self, options: WriterOptions) {
+        *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = Some(options);
+        self.reshaped.store(true, Release);
+    }
+
+    fn take_shape(&self) -> Option<WriterOptions> {
+        // Once per reload; otherwise this one load.
+        if !self.reshaped.swap(false, Acquire) {
+            return None;
+        }
+        self.shape.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// Why frames are refused at the moment.
     #[must_use]
     pub fn refusal(&self) -> Option<Reason> {
@@ -42,6 +61,8 @@ pub struct Publisher {
     /// Source pictures since the last published frame, without the one in hand.
     gap: u64,
     session: Option<u32>,
+    /// The ring is to be made anew and was not yet.
+    reshaping: bool,
 }
 
 impl Publisher {
@@ -49,7 +70,7 @@ impl Publisher {
     #[must_use]
     pub fn new(camera: String, writer: Writer, shared: Arc<Shared>) -> Self {
         let source_seq = writer.source_seq();
-        Self { camera, writer, shared, source_seq, gap: 0, session: None }
+        Self { camera, writer, shared, source_seq, gap: 0, session: None, reshaping: false }
     }
 
     /// Everything the ring is to say about `frame`.
@@ -89,6 +110,17 @@ impl Publisher {
         Ok(())
     }
 
+    /// Says in the log what became of the new shape of the ring; only while there is one.
+    fn tell_of_shape(&mut self) {
+        if let Some(error) = self.writer.take_reshape_error() {
+            tracing::warn!(camera = self.camera, "the ring stays as it is for now: {error}");
+        }
+        if !self.writer.is_reshaping() {
+            self.reshaping = false;
+            tracing::info!(camera = self.camera, "the ring was made anew; its readers follow by themselves");
+        }
+    }
+
     /// Counts a refused frame, and says so in the log when the cause is a new one.
     fn refuse(&mut self, why: &Refused) {
         self.gap += 1;
@@ -104,6 +136,10 @@ impl FrameSink for Publisher {
     fn frame(&mut self, frame: &FrameRef<'_>) {
         self.source_seq += 1;
         self.gap += u64::from(frame.lost_before);
+        if let Some(options) = self.shared.take_shape() {
+            self.writer.reshape(options);
+            self.reshaping = true;
+        }
         match self.publish(frame) {
             Ok(()) => {
                 self.gap = 0;
@@ -114,6 +150,9 @@ impl FrameSink for Publisher {
                 }
             }
             Err(why) => self.refuse(&why),
+        }
+        if self.reshaping {
+            self.tell_of_shape();
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64};
 
 use camring_ring::frame::{Color, FrameFlags, PixelFormat, Reason, TimeSource};
 use crossbeam_channel::Sender;
@@ -114,7 +115,20 @@ pub trait FrameSink: Send {
     fn frame(&mut self, frame: &FrameRef<'_>);
 }
 
-/// What the supervisor reads to see whether a session makes progress; written by the streaming threads.
+/// Which pictures the supervisor wants of a session.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Demand {
+    /// Every one.
+    #[default]
+    All,
+    /// Only those that stand for themselves; the others do not reach the decoder.
+    Keyframes,
+    /// None: nothing reaches the decoder, and the session stays connected.
+    Nothing,
+}
+
+/// What the supervisor and the streaming threads of a session tell each other without waiting: the counts by which it
+/// sees whether the session makes progress, and what it asks of the session.
 #[derive(Debug, Default)]
 pub struct Progress {
     /// Media packets (or file/test buffers) that arrived.
@@ -137,6 +151,28 @@ pub struct Progress {
     pub gate_closed: AtomicBool,
     /// From arrival to appsink of the newest picture, ns.
     pub lag_ns: AtomicU64,
+    /// Asked by the supervisor: which pictures it wants ([`Progress::demand`]).
+    demand: AtomicU8,
+    /// Asked by the supervisor: whether each picture is to be compared with the ones before.
+    pub compare: AtomicBool,
+    /// How long the picture had not changed by a bit when the newest one was decoded, ns; 0 = it has, or nobody compares.
+    pub unchanged_ns: AtomicU64,
+}
+
+impl Progress {
+    /// Which pictures are wanted.
+    #[must_use]
+    pub fn demand(&self) -> Demand {
+        [Demand::All, Demand::Keyframes, Demand::Nothing]
+            .into_iter()
+            .find(|demand| *demand as u8 == self.demand.load(Relaxed))
+            .unwrap_or_default()
+    }
+
+    /// Asks for these pictures from now on. After anything but [`Demand::All`] the next picture is that of a keyframe.
+    pub fn ask_for(&self, demand: Demand) {
+        self.demand.store(demand as u8, Relaxed);
+    }
 }
 
 /// How soon a failed session may be tried again.

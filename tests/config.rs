@@ -443,7 +443,7 @@ fn one_mistake_makes_one_error() {
         ("[camera.a]\nulr = \"rtsp://h/x\"\n", &["unknown key `ulr`"][..]),
         ("[camera.a]\nurl = \"h\"\n", &["url is not an address of a camera"]),
         ("[camera.a]\ntest = 5\n", &["[camera.a.test] has the wrong type"]),
-        ("[camera.a]\ntest = {}\nidle = \"park\"\n", &["idle = \"park\" is not supported yet"]),
+        ("[camera.a]\ntest = {}\nmax_fps = 5\n", &["max_fps = 5 is not supported yet"]),
         (
             "[defaults]\ntls.verify = false\n[camera.a]\nurl = \"rtsp://h/x\"\n[camera.b]\nurl = \"rtsp://h/y\"\n",
             &["tls.verify = false without tls.allow_insecure = true"],
@@ -491,9 +491,7 @@ fn only_the_default_of_a_later_feature_is_accepted() {
     one(&format!("[camera.a]\ntest = {{}}\n{fine}[serve]\nlisten = \"127.0.0.1:9178\"\npreview = true\n"));
     for later in [
         "deinterlace = \"yadif\"",
-        "idle = \"keyframes\"",
         "max_fps = 5",
-        "frozen_after = \"9s\"",
         "format = \"rgb\"",
         "transport = \"multicast\"",
         "transport = \"http\"",
@@ -518,6 +516,31 @@ fn every_lease_policy_is_accepted_and_nothing_else() {
     }
     let errors = parse("[camera.a]\ntest = {}\nring.lease_policy = \"strict\"\n").unwrap_err();
     assert!(errors.contains("fresh, protect, off"), "{errors}");
+}
+
+#[test]
+fn frozen_after_is_off_or_at_least_a_second() {
+    let limit = |text: &str| camring::assemble::policy(&one(&format!("[camera.a]\ntest = {{}}\n{text}"))).frozen_after;
+    assert_eq!(limit(""), None);
+    assert_eq!(limit("frozen_after = \"0s\"\n"), None);
+    assert_eq!(limit("frozen_after = \"30s\"\n"), Some(Duration::from_secs(30)));
+    let errors = parse("[camera.a]\ntest = {}\nfrozen_after = \"999ms\"\n").unwrap_err();
+    assert!(errors.contains("frozen_after = \"999ms\" is out of range"), "{errors}");
+}
+
+#[test]
+fn idle_says_what_a_camera_does_while_nobody_reads() {
+    use camring::source::Demand;
+    let asked = |source: &str, idle: &str| {
+        camring::assemble::policy(&one(&format!("[camera.a]\n{source}\nidle = \"{idle}\"\n"))).idle
+    };
+    let url = "url = \"rtsp://10.0.0.21/x\"";
+    assert_eq!(
+        ["full", "keyframes", "park"].map(|idle| asked(url, idle)),
+        [Demand::All, Demand::Keyframes, Demand::Nothing]
+    );
+    // Every picture of a test source stands for itself.
+    assert_eq!(["keyframes", "park"].map(|idle| asked("test = {}", idle)), [Demand::All, Demand::Nothing]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use camring::camera::{Counts, Outcome, Past, Policy};
 use camring::health::Health;
 use camring::shutdown::Stop;
-use camring::source::{RetryClass, SourceEvent};
+use camring::source::{Demand, RetryClass, SourceEvent};
 use camring_ring::frame::{Reason, State};
 use crossbeam_channel::bounded;
 use stage::{Script, Setup, Stage, logged, ms, reason, secs};
@@ -269,6 +269,180 @@ fn a_third_of_the_usual_frame_rate_is_degraded() {
     assert_eq!((stage.now().state, stage.now().reason), (State::Degraded, Reason::LowFps));
     stage.stream(&actor, 60, ms(100));
     assert_eq!(stage.now().state, State::Live);
+}
+
+#[test]
+fn a_still_picture_is_frozen_without_a_new_session_and_live_at_the_next_look_after_it_moved() {
+    let policy = Policy { frozen_after: Some(secs(30)), ..Policy::default() };
+    let stage = Stage::with(Setup { policy, ..Setup::default() }, []);
+    let actor = stage.live();
+    stage.stream(&actor, 20, ms(250));
+    assert!(actor.progress.compare.load(Ordering::Relaxed), "the session was asked to compare");
+    actor.progress.unchanged_ns.store(29_999_999_999, Ordering::Relaxed);
+    stage.stream(&actor, 4, ms(250));
+    assert_eq!(stage.now().state, State::Live);
+    actor.progress.unchanged_ns.store(30_000_000_000, Ordering::Relaxed);
+    // Longer than after any other trouble a new session is tried.
+    stage.stream(&actor, 400, ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Degraded, Reason::Frozen));
+    actor.progress.lag_ns.store(2_000_000_000, Ordering::Relaxed);
+    stage.stream(&actor, 10, ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Degraded, Reason::Lag), "counts from here on");
+    actor.progress.lag_ns.store(0, Ordering::Relaxed);
+    stage.stream(&actor, 2, ms(250));
+    assert_eq!(stage.now().reason, Reason::Frozen);
+    actor.progress.unchanged_ns.store(0, Ordering::Relaxed);
+    stage.pass(ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Live, Reason::None));
+    assert!(stage.is_idle(), "no other session was begun");
+}
+
+#[test]
+fn nobody_compares_pictures_unless_asked_to() {
+    let stage = Stage::new();
+    let actor = stage.live();
+    actor.progress.unchanged_ns.store(u64::MAX, Ordering::Relaxed);
+    stage.stream(&actor, 20, ms(250));
+    assert_eq!(stage.now().state, State::Live);
+    assert!(!actor.progress.compare.load(Ordering::Relaxed));
+}
+
+fn until_told(heard: &Mutex<Vec<String>>, text: &str, times: usize) {
+    let deadline = std::time::Instant::now() + stage::PATIENCE;
+    while heard.lock().unwrap().iter().filter(|said| *said == text).count() < times {
+        assert!(std::time::Instant::now() < deadline, "{text} was not said {times} times: {:?}", heard.lock().unwrap());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn limits_change_in_place_and_another_source_begins_a_new_session_at_once() {
+    let (health, said) = manager(None);
+    let stage = Stage::with(Setup { health, random: 1.0, ..Setup::default() }, []);
+    let actor = stage.live();
+    stage.stream(&actor, 20, ms(40));
+    let policy = Policy { stall_after: Some(secs(60)), ..Policy::default() };
+    stage.renew(policy.clone(), None);
+    until_told(&said, "READY=1", 2);
+    for _ in 0..100 {
+        stage.pass(ms(250));
+        actor.packet();
+    }
+    assert_eq!(stage.now().state, State::Live, "25 s without a frame: the new limit counts");
+    stage.renew(policy, Some(vec![]));
+    let next = stage.actor();
+    next.say(SourceEvent::FirstPacket);
+    next.frame();
+    stage.advance(ms(20));
+    until_told(&said, "READY=1", 3);
+    stage.seen.until("live again", |seen| seen.shown.last().is_some_and(|shown| shown.state == State::Live));
+    assert!(stage.history().ends_with(&[State::Live, State::Reconnecting, State::Live]), "{:?}", stage.history());
+    assert_eq!(stage.seen.change(|seen| seen.reconnects.clone()), HashMap::from([(Reason::Planned, 1)]));
+    let said = said.lock().unwrap().clone();
+    assert_eq!(said.iter().filter(|text| *text == "RELOADING=1").count(), 2, "{said:?}");
+}
+
+#[test]
+fn a_reload_ends_the_wait_for_the_next_try_when_it_brings_another_source() {
+    let stage = Stage::scripted([Script::Fail(reason(Reason::Auth, RetryClass::Auth))]);
+    stage.actor();
+    stage.backoff(Reason::Auth);
+    stage.renew(Policy::default(), Some(vec![]));
+    stage.live();
+    assert_eq!(stage.now().attempt, 0);
+}
+
+#[test]
+fn a_stop_during_a_reload_is_heard() {
+    let (release, released) = bounded(0);
+    let mut stage = Stage::scripted([Script::HangInStop(released)]);
+    let _actor = stage.live();
+    stage.renew(Policy::default(), Some(vec![]));
+    stage.until(State::Reconnecting, Reason::Planned);
+    stage.stop();
+    stage.until(State::Stopped, Reason::Operator);
+    drop::<crossbeam_channel::Sender<()>>(release);
+    assert_eq!(stage.outcome(), Outcome::Stopped);
+}
+
+/// A camera that is parked when nobody reads, after 10 s without a reader.
+fn parked() -> (Stage, stage::Actor) {
+    let policy = Policy { idle: Demand::Nothing, ..Policy::default() };
+    let stage = Stage::with(Setup { policy, random: 1.0, ..Setup::default() }, []);
+    let actor = stage.live();
+    stage.attended.store(false, Ordering::Relaxed);
+    stage.stream(&actor, 39, ms(250));
+    assert_eq!(stage.now().state, State::Live, "not before 10 s");
+    stage.stream(&actor, 4, ms(250));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Parked, Reason::None));
+    assert_eq!(actor.progress.demand(), Demand::Nothing);
+    actor.progress.gate_closed.store(true, Ordering::Relaxed);
+    (stage, actor)
+}
+
+/// Packets for so many looks of 250 ms, none of which becomes a frame.
+fn packets(stage: &Stage, actor: &stage::Actor, looks: u32) {
+    (0..looks).for_each(|_| {
+        stage.pass(ms(250));
+        actor.packet();
+    });
+}
+
+#[test]
+fn a_parked_camera_raises_no_alarm_and_is_live_with_the_first_frame_of_its_first_reader() {
+    let (stage, actor) = parked();
+    packets(&stage, &actor, 400);
+    assert_eq!(stage.now().state, State::Parked, "no stall, no stuck decoder, no closed gate");
+    stage.attended.store(true, Ordering::Relaxed);
+    stage.pass(ms(100));
+    assert_eq!((stage.now().state, actor.progress.demand()), (State::Parked, Demand::All));
+    packets(&stage, &actor, 12);
+    assert_eq!(stage.now().state, State::Parked, "the next keyframe is still awaited");
+    actor.progress.gate_closed.store(false, Ordering::Relaxed);
+    actor.frame();
+    stage.pass(ms(20));
+    assert_eq!((stage.now().state, stage.now().reason), (State::Live, Reason::None));
+    stage.stream(&actor, 400, ms(250));
+    assert_eq!(stage.now().state, State::Live);
+    assert!(stage.is_idle() && !stage.history().contains(&State::Degraded), "{:?}", stage.history());
+}
+
+#[test]
+fn a_parked_camera_that_falls_silent_is_stalled_and_parked_again_after_a_fresh_frame() {
+    let (stage, actor) = parked();
+    packets(&stage, &actor, 8);
+    stage.advance(secs(4));
+    stage.until(State::Reconnecting, Reason::NoPackets);
+    stage.advance(secs(5));
+    let next = stage.actor();
+    next.say(SourceEvent::FirstPacket);
+    next.frame();
+    stage.advance(ms(20));
+    stage.until(State::Parked, Reason::None);
+    assert!(stage.history().ends_with(&[State::Reconnecting, State::Live, State::Parked]), "{:?}", stage.history());
+}
+
+#[test]
+fn a_parked_camera_that_gives_its_first_reader_no_keyframe_is_reconnected() {
+    let (stage, actor) = parked();
+    stage.attended.store(true, Ordering::Relaxed);
+    packets(&stage, &actor, 58);
+    assert_eq!(stage.now().state, State::Parked);
+    packets(&stage, &actor, 2);
+    stage.advance(ms(500));
+    stage.until(State::Reconnecting, Reason::NoKeyframe);
+}
+
+#[test]
+fn a_camera_whose_readers_come_and_go_is_not_parked_in_between() {
+    let policy = Policy { idle: Demand::Keyframes, ..Policy::default() };
+    let stage = Stage::with(Setup { policy, ..Setup::default() }, []);
+    let actor = stage.live();
+    for round in 0..8 {
+        stage.attended.store(round % 2 == 0, Ordering::Relaxed);
+        stage.stream(&actor, 36, ms(250));
+        assert_eq!((stage.now().state, actor.progress.demand()), (State::Live, Demand::All), "round {round}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the header says about the camera and its daemon: written by the daemon's other threads, read by anybody.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicI64};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -8,8 +9,9 @@ use crate::fork::Origin;
 use crate::frame::{Generation, Reason, Sequence, State};
 use crate::guard::Verdict;
 use crate::head::{self, Retired, StateWord};
-use crate::layout::{BUCKETS, HistogramBlock, Layout, at, text};
+use crate::layout::{BUCKETS, HistogramBlock, Layout, PRESENCE_LOCK_SPAN, at, text};
 use crate::live::Live;
+use crate::lock::{LockKind, conflicting};
 use crate::names::Names;
 use crate::process::ProcessStats;
 use crate::sync::{Ordering, Region};
@@ -234,6 +236,17 @@ impl StatusHandle {
     /// Names the decoder and the codec; at most 31 bytes of each are kept.
     pub fn set_text(&self, decoder: &str, codec: &str) {
         self.with_live(|live| head::store_text(&live.segment.map, &padded(decoder), &padded(codec)));
+    }
+
+    /// Whether a reader that counts itself is attached to the current generation; one system call.
+    ///
+    /// Where the kernel does not answer it is `true`: nobody is taken for absent by mistake.
+    #[must_use]
+    pub fn is_attended(&self) -> bool {
+        let Some(live) = self.with_live(|live| Some(Arc::clone(live))) else { return false };
+        let (segment, base) = (&live.segment, live.segment.layout.presence_lock_base);
+        // A write lock is asked about, never taken: the answer is somebody's read lock, or that there is none.
+        !matches!(conflicting(segment.fd.as_fd(), LockKind::Exclusive, base, PRESENCE_LOCK_SPAN), Ok(None))
     }
 
     /// Whether this ring has ever held a frame.

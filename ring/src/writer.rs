@@ -79,6 +79,10 @@ pub struct Writer {
     live: Arc<Live>,
     /// A larger generation that has no name until its first frame is in it.
     pending: Option<Arc<Live>>,
+    /// The options are new and no generation was made with them yet.
+    reshaping: bool,
+    /// Why the newest attempt at that failed.
+    reshape_error: Option<CreateError>,
     head: Option<Head>,
     /// Whether readers' locks are slow to ask about, in the current generation's file.
     guard: LockGuard,
@@ -118,6 +122,8 @@ impl Writer {
             room_retry: ROOM_RETRY_FIRST,
             room_retry_at: None,
             pending: None,
+            reshaping: false,
+            reshape_error: None,
             live,
             shared,
         }
@@ -217,6 +223,30 @@ impl Writer {
         self.live.segment.layout.slot_capacity
     }
 
+    /// Has the next frame begin a new generation that is made as `options` say; readers follow by themselves, and the
+    /// numbers go on.
+    ///
+    /// Name, segment and memory mount stay what they are, whatever `options` say of them. While there is no room for the
+    /// new generation beside the old one, frames go on in the old one and it is tried again, at the pace of a larger
+    /// generation ([`Writer::take_reshape_error`]). Costs the next claim the making of a generation.
+    pub fn reshape(&mut self, options: WriterOptions) {
+        let WriterOptions { ring, segment, shm, .. } = self.options.clone();
+        self.options = WriterOptions { ring, segment, shm, ..options };
+        (self.reshaping, self.reshape_error, self.pending) = (true, None, None);
+        (self.room_retry, self.room_retry_at) = (ROOM_RETRY_FIRST, None);
+    }
+
+    /// Whether the generation that [`Writer::reshape`] asked for is still to be made.
+    #[must_use]
+    pub fn is_reshaping(&self) -> bool {
+        self.reshaping
+    }
+
+    /// Why the newest attempt to make that generation failed; each failure once.
+    pub fn take_reshape_error(&mut self) -> Option<CreateError> {
+        self.reshape_error.take()
+    }
+
     /// Takes a slot for a frame of `len` bytes: the oldest one that is neither the newest frame, nor being written, nor
     /// leased; never waits for a reader.
     ///
@@ -235,6 +265,7 @@ impl Writer {
         let fits = len <= self.slot_capacity();
         let lost = self.shared.lost.load(Ordering::Relaxed);
         let target = match (fits, lost) {
+            _ if self.reshaping => self.reshaped(len)?,
             (true, false) => Arc::clone(&self.live),
             // Without room for another one, the inode without a name still serves the readers that have it.
             (true, true) => self.larger(self.slot_capacity()).unwrap_or_else(|_| Arc::clone(&self.live)),
@@ -249,12 +280,26 @@ impl Writer {
         Ok(SlotMut { live: target, index, len })
     }
 
+    /// The generation with the new options; the present one as long as that cannot be made and the frame fits.
+    fn reshaped(&mut self, len: u64) -> Result<Arc<Live>, ClaimError> {
+        match self.larger(self.options.first_slot_bytes().max(len)) {
+            Err(ClaimError::NoLargerRing(error)) if len <= self.slot_capacity() => {
+                self.reshape_error = Some(error);
+                Ok(Arc::clone(&self.live))
+            }
+            Err(ClaimError::Waiting) if len <= self.slot_capacity() => Ok(Arc::clone(&self.live)),
+            made => made,
+        }
+    }
+
     /// The pending generation, made now if it is not there or too small.
     fn larger(&mut self, len: u64) -> Result<Arc<Live>, ClaimError> {
-        if let Capacity::Bytes(_) = self.options.capacity
-            && len > self.slot_capacity()
-        {
-            return Err(ClaimError::TooLarge { needed: len, capacity: self.slot_capacity() });
+        if let Capacity::Bytes(bytes) = self.options.capacity {
+            // A ring that was adopted may have larger slots than it would get now.
+            let capacity = if self.reshaping { bytes } else { self.slot_capacity() };
+            if len > capacity {
+                return Err(ClaimError::TooLarge { needed: len, capacity });
+            }
         }
         if let Some(pending) = &self.pending
             && pending.segment.layout.slot_capacity >= len
@@ -387,7 +432,7 @@ impl Writer {
         shared.wake_housekeeping();
         self.guard.new_file(mono_ns());
         self.live = new;
-        self.pending = None;
+        (self.pending, self.reshaping, self.reshape_error) = (None, false, None);
         Ok(())
     }
 

@@ -32,6 +32,9 @@ pub trait Board: Send {
     /// Frames that this process has published in the camera's main ring, in all generations of it; never goes back.
     fn published(&self) -> u64;
 
+    /// Whether a reader that counts itself is attached.
+    fn attended(&self) -> bool;
+
     /// Why the ring takes no frames at the moment (`no_room`, `frame_too_large`, `name_taken`), if it does not.
     fn refusal(&self) -> Option<Reason>;
 }

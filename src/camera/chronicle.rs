@@ -8,7 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::watch::{Ending, tenths};
 use crate::clock::Mono;
-use crate::source::RetryClass;
+use crate::source::{Demand, RetryClass};
 
 /// Least time between two lines that say the same.
 const QUIET: Duration = Duration::from_secs(60);
@@ -57,7 +57,19 @@ impl Chronicle {
 
     pub(crate) fn degraded(&mut self, now: Mono, reason: Reason) {
         if let Some(repeats) = self.admit(State::Degraded, reason, now) {
-            warn!(camera = self.camera, state = %State::Degraded, %reason, repeats, "frames are missing or late");
+            let what = match reason {
+                Reason::Frozen => "frames come and the picture has not changed by a bit for frozen_after",
+                _ => "frames are missing or late",
+            };
+            warn!(camera = self.camera, state = %State::Degraded, %reason, repeats, "{what}");
+        }
+    }
+
+    /// Nobody reads; `asked` is what is decoded meanwhile.
+    pub(crate) fn parked(&mut self, now: Mono, asked: Demand) {
+        if let Some(repeats) = self.admit(State::Parked, Reason::None, now) {
+            let what = if asked == Demand::Keyframes { "only keyframes are decoded" } else { "nothing is decoded" };
+            info!(camera = self.camera, state = %State::Parked, repeats, "nobody reads; {what} until somebody does");
         }
     }
 

@@ -15,6 +15,8 @@ pub enum Phase {
     Live,
     /// Frames are missing or late.
     Degraded,
+    /// Connected, and the decoder rests because nobody reads.
+    Parked,
     /// Frames come and the ring cannot take them.
     Refused,
     /// A session is being ended.
@@ -53,6 +55,7 @@ pub fn state_word(phase: Phase, reason: Reason, past: Past) -> State {
         Phase::Syncing if past == Past::Empty => State::Syncing,
         Phase::Live => State::Live,
         Phase::Degraded => State::Degraded,
+        Phase::Parked => State::Parked,
         Phase::Stopping(Cause::Silence) => State::Stalled,
         Phase::Refused => State::Error,
         Phase::Backoff if needs_operator(reason) => State::Error,
@@ -77,6 +80,7 @@ mod tests {
             (Phase::Syncing, State::Syncing, State::Reconnecting),
             (Phase::Live, State::Live, State::Live),
             (Phase::Degraded, State::Degraded, State::Degraded),
+            (Phase::Parked, State::Parked, State::Parked),
             (Phase::Refused, State::Error, State::Error),
             (Phase::Stopping(Cause::Silence), State::Stalled, State::Stalled),
             (Phase::Stopping(Cause::Failure), State::Connecting, State::Reconnecting),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::backoff::RetryPolicy;
+use crate::source::Demand;
 
 /// How patient the supervisor is; every duration is counted from the event its text names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -27,6 +28,12 @@ pub struct Policy {
     pub degraded_deadline: Duration,
     /// Least time between two forced reconnects.
     pub forced_apart: Duration,
+    /// How long the picture may not change by a bit (`frozen_after`); `None` = for ever.
+    pub frozen_after: Option<Duration>,
+    /// What is asked of the session while nobody reads (`idle`).
+    pub idle: Demand,
+    /// For so long nobody has read before that begins.
+    pub idle_after: Duration,
     /// For ending a session; beyond it the process has to be replaced.
     pub teardown: Duration,
     /// The same when the operator has asked to stop.
@@ -47,6 +54,9 @@ impl Default for Policy {
             max_lag: Duration::from_secs(1),
             degraded_deadline: Duration::from_secs(20),
             forced_apart: Duration::from_secs(300),
+            frozen_after: None,
+            idle: Demand::All,
+            idle_after: Duration::from_secs(10),
             teardown: Duration::from_secs(3),
             stop_teardown: Duration::from_millis(1500),
             live_reset: Duration::from_secs(30),

@@ -10,12 +10,14 @@ use super::pace::Pace;
 use super::phase::{Cause, Phase};
 use super::policy::Policy;
 use crate::clock::Mono;
-use crate::source::{Progress, RetryClass, RetryReason};
+use crate::source::{Demand, Progress, RetryClass, RetryReason};
 
 /// Time between two looks at a session's counters.
 const LOOK: Duration = Duration::from_millis(250);
 /// The same while the first frame is awaited: it decides when users see `live`.
 const SYNC_LOOK: Duration = Duration::from_millis(20);
+/// The same while the decoder rests: it decides how soon a first reader's frame is decoded.
+const PARKED_LOOK: Duration = Duration::from_millis(100);
 /// Least and greatest patience of the automatic stall limit.
 const STALL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
@@ -29,12 +31,16 @@ pub(crate) struct Sample {
     pub(crate) published: u64,
     pub(crate) gate_closed: bool,
     pub(crate) lag: Duration,
+    /// How long the picture had not changed when the newest frame was decoded.
+    pub(crate) unchanged: Duration,
+    /// Whether nobody has read for long enough.
+    pub(crate) idle: bool,
     /// Why the ring takes no frames, if it does not.
     pub(crate) refusal: Option<Reason>,
 }
 
 impl Sample {
-    pub(crate) fn of(progress: &Progress, published: u64, refusal: Option<Reason>) -> Self {
+    pub(crate) fn of(progress: &Progress, published: u64, refusal: Option<Reason>, idle: bool) -> Self {
         let moment = |ns: i64| (ns != 0).then_some(Mono(ns));
         Self {
             packets: progress.packets.load(Relaxed),
@@ -44,6 +50,8 @@ impl Sample {
             published,
             gate_closed: progress.gate_closed.load(Relaxed),
             lag: Duration::from_nanos(progress.lag_ns.load(Relaxed)),
+            unchanged: Duration::from_nanos(progress.unchanged_ns.load(Relaxed)),
+            idle,
             refusal,
         }
     }
@@ -69,11 +77,19 @@ pub(crate) struct Ending {
     pub(crate) silent: Option<Duration>,
     /// Set when trouble that frames survived is given a new session.
     pub(crate) forced: bool,
+    /// Set when the session made room for one with other settings: the next one begins at once.
+    pub(crate) renewed: bool,
 }
 
 impl Ending {
     pub(crate) fn failure(why: RetryReason) -> Self {
-        Self { why, cause: Cause::Failure, silent: None, forced: false }
+        Self { why, cause: Cause::Failure, silent: None, forced: false, renewed: false }
+    }
+
+    /// The operator has changed what a session is made of.
+    pub(crate) fn renewed() -> Self {
+        let message = "the configuration has changed; beginning a new session with it".to_owned();
+        Self { renewed: true, ..Self::transient(Reason::Planned, message) }
     }
 
     fn transient(reason: Reason, message: String) -> Self {
@@ -101,6 +117,15 @@ pub(crate) struct Watch {
     untroubled_since: Option<Mono>,
     may_force_at: Mono,
     stall_due: Option<Mono>,
+    woken: Option<Woken>,
+}
+
+/// A parked session whose frames are wanted again.
+#[derive(Clone, Copy, Debug)]
+struct Woken {
+    at: Mono,
+    /// Frames published until then.
+    published: u64,
 }
 
 impl Watch {
@@ -120,7 +145,13 @@ impl Watch {
             untroubled_since: None,
             may_force_at,
             stall_due: None,
+            woken: None,
         }
+    }
+
+    /// Judges by these limits from now on.
+    pub(crate) fn adopt(&mut self, policy: &Policy) {
+        self.policy = policy.clone();
     }
 
     /// How long the session has been live, trouble included; zero before.
@@ -138,10 +169,17 @@ impl Watch {
         self.phase != Phase::Connecting
     }
 
+    /// Which pictures the session is to deliver.
+    pub(crate) fn demand(&self) -> Demand {
+        if self.phase == Phase::Parked && self.woken.is_none() { self.policy.idle } else { Demand::All }
+    }
+
     /// When to look again, if nothing happens before.
     pub(crate) fn next_look(&self, now: Mono) -> Mono {
         let due = match self.phase {
             Phase::Connecting => now.after(LOOK).min(self.since.after(self.policy.connect_timeout)),
+            Phase::Parked if self.woken.is_none() => now.after(PARKED_LOOK),
+            Phase::Parked => now.after(SYNC_LOOK),
             Phase::Syncing => now.after(SYNC_LOOK).min(self.since.after(self.policy.sync_timeout)),
             _ => now.after(LOOK).min(self.stall_due.unwrap_or(Mono(i64::MAX))),
         };
@@ -176,9 +214,46 @@ impl Watch {
             Phase::Syncing if now.since(self.since) >= self.policy.sync_timeout => {
                 Verdict::End(self.not_synced(sample))
             }
+            Phase::Live | Phase::Degraded if sample.idle => self.enter(Phase::Parked, Reason::None, now),
+            Phase::Parked => self.look_parked(now, sample),
             Phase::Live | Phase::Degraded | Phase::Refused => self.look_at_frames(now, sample),
             _ => Verdict::Stay,
         }
+    }
+
+    /// Nobody reads: only that packets come is to be expected. Wakes the session when somebody reads again.
+    fn look_parked(&mut self, now: Mono, sample: &Sample) -> Verdict {
+        self.pace.pause();
+        let packets_silent = now.since(sample.last_packet.unwrap_or(self.since).max(self.since));
+        if packets_silent >= self.stall_limit() {
+            let message = format!("no packet for {}", tenths(packets_silent));
+            return Verdict::End(Ending::silence(Reason::NoPackets, packets_silent, message));
+        }
+        if sample.idle {
+            self.woken = None;
+            return Verdict::Stay;
+        }
+        let woken = *self.woken.get_or_insert(Woken { at: now, published: sample.published });
+        if let Some(reason) = sample.refusal {
+            return self.enter(Phase::Refused, reason, now);
+        }
+        if sample.published != woken.published && !sample.gate_closed {
+            return self.enter(Phase::Live, Reason::None, now);
+        }
+        if now.since(woken.at) >= self.policy.sync_timeout {
+            return Verdict::End(self.not_woken(sample));
+        }
+        Verdict::Stay
+    }
+
+    fn not_woken(&self, sample: &Sample) -> Ending {
+        let limit = format_duration(self.policy.sync_timeout);
+        if sample.gate_closed {
+            let message =
+                format!("no keyframe within {limit} of the first reader; shorten the camera's keyframe interval");
+            return Ending::transient(Reason::NoKeyframe, message);
+        }
+        Ending::transient(Reason::DecoderStuck, format!("no frame within {limit} of the first reader"))
     }
 
     /// Frames come and the ring cannot take them: another session would not help, so this one stays.
@@ -196,6 +271,7 @@ impl Watch {
     fn enter(&mut self, phase: Phase, reason: Reason, now: Mono) -> Verdict {
         if self.phase != phase {
             self.since = now;
+            self.woken = None;
         }
         (self.phase, self.reason, self.untroubled_since) = (phase, reason, None);
         Verdict::Enter(phase, reason)
@@ -264,14 +340,22 @@ impl Watch {
             (gated, Reason::LossGate),
             (sample.lag > self.policy.max_lag, Reason::Lag),
             (self.pace.is_slow(), Reason::LowFps),
+            (self.policy.frozen_after.is_some_and(|limit| sample.unchanged >= limit), Reason::Frozen),
         ];
         troubles.into_iter().find_map(|(there, reason)| there.then_some(reason))
     }
 
     fn still_degraded(&mut self, now: Mono, reason: Reason) -> Verdict {
         self.untroubled_since = None;
+        if (self.reason == Reason::Frozen) != (reason == Reason::Frozen) {
+            // A still picture is no trouble of the stream: its time does not count towards a forced reconnect.
+            self.since = now;
+            return self.enter(Phase::Degraded, reason, now);
+        }
         let degraded = now.since(self.since);
-        if degraded >= self.policy.degraded_deadline && now >= self.may_force_at {
+        // A new session would bring the same picture, and cost the frames that still come.
+        let curable = reason != Reason::Frozen;
+        if curable && degraded >= self.policy.degraded_deadline && now >= self.may_force_at {
             let message = format!("degraded ({reason}) for {}; trying a new session", tenths(degraded));
             return Verdict::End(Ending { forced: true, ..Ending::transient(reason, message) });
         }
@@ -280,7 +364,8 @@ impl Watch {
 
     fn perhaps_recovered(&mut self, now: Mono) -> Verdict {
         let since = *self.untroubled_since.get_or_insert(now);
-        if now.since(since) < self.policy.settle {
+        // One other picture is proof enough that the camera's picture is not frozen.
+        if self.reason != Reason::Frozen && now.since(since) < self.policy.settle {
             return Verdict::Stay;
         }
         self.enter(Phase::Live, Reason::None, now)

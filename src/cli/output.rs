@@ -105,7 +105,7 @@ impl Wait {
     ///
     /// When the system gives no signal handler or thread.
     pub fn interruptible(self) -> Result<Self, Failure> {
-        let signals = shutdown::listen(|| camring_ring::process::exit_now(0))
+        let signals = shutdown::listen(None, || camring_ring::process::exit_now(0))
             .map_err(|e| Failure::new(Exit::Failure, anyhow::Error::new(e).context("cannot listen for signals")))?;
         Ok(Self { signals: Some(signals), ..self })
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use camring_ring::process::exit_now;
 use camring_ring::{Housekeeping, HousekeepingEvent, Reason, ShmDir, Started, StatusHandle, Writer};
+use crossbeam_channel::bounded;
 use secrecy::SecretString;
 
 use crate::assemble;
@@ -14,17 +15,18 @@ use crate::camera::{Camera as Supervisor, Outcome, Parts, Past};
 use crate::cli::Global;
 use crate::cli::output::create_failure;
 use crate::clock::SystemClock;
-use crate::config::{self, Camera, Config, LoadOptions, LogFormat, MountRoom, SecretStore};
+use crate::config::{self, Camera, Config, LoadOptions, LogFormat, LogSettings, MountRoom, SecretStore};
 use crate::exit::{Exit, Failure};
 use crate::health::Health;
 use crate::log;
 use crate::publish::{Publisher, Shared};
+use crate::reload::{self, Reloader};
 use crate::shutdown;
 
 /// Longest password read from standard input, bytes.
 const PASSWORD_MAX: u64 = 4096;
 
-/// Captures one camera in the foreground until SIGTERM or SIGINT.
+/// Captures one camera in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The camera: a table [camera.NAME] of the configuration, or with --url the name that its ring gets.
@@ -49,6 +51,8 @@ struct Job {
     camera: Camera,
     level: String,
     format: LogFormat,
+    /// What the file says of the log; `None` for a camera that is in no file.
+    log: Option<LogSettings>,
 }
 
 /// Runs the command.
@@ -73,13 +77,25 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
              say --user USER --password-stdin, or put the camera into a file"
         );
     }
-    let stop = shutdown::listen(|| exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
+    let (hangup, hangups) = bounded(1);
+    let stop = shutdown::listen(Some(hangup), || exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
     let options = assemble::writer_options(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
     let (writer, started) = Writer::start(options).map_err(create_failure)?;
     let status = writer.status();
     announce(&job.camera, &status, &started);
     let _house = keep_house(&job.camera, status.clone())?;
-    let mut supervisor = supervise(&job.camera, assemble::source(&job.camera, access), writer, &status);
+    let shared = Arc::new(Shared::default());
+    let reloader = job.log.map(|log| Reloader {
+        file: args.config.clone(),
+        shm,
+        camera: job.camera.clone(),
+        access: access.clone(),
+        log,
+        shared: Arc::clone(&shared),
+    });
+    let reloads = reload::spawn(reloader, hangups).map_err(|e| Failure::new(Exit::Failure, e))?;
+    let source = assemble::source(&job.camera, access);
+    let mut supervisor = supervise(&job.camera, source, writer, &status, shared).with_reloads(reloads);
     match supervisor.run(&stop) {
         Outcome::Stopped => {
             status.stopped(Reason::Operator);
@@ -98,8 +114,8 @@ fn supervise(
     source: Box<dyn crate::source::FrameSource>,
     writer: Writer,
     status: &StatusHandle,
+    shared: Arc<Shared>,
 ) -> Supervisor {
-    let shared = Arc::new(Shared::default());
     let name = camera.name.as_str().to_owned();
     Supervisor::new(Parts {
         source,
@@ -119,14 +135,14 @@ fn job(args: &Args, shm: &ShmDir) -> Result<Job, Failure> {
     if let Some(url) = &args.url {
         let password = if args.password_stdin { Some(read_password()?) } else { None };
         let camera = Camera::from_url(&args.camera, url, args.user.as_deref(), password).map_err(|e| e.report())?;
-        return Ok(Job { camera, level: "info".into(), format: LogFormat::Auto });
+        return Ok(Job { camera, level: "info".into(), format: LogFormat::Auto, log: None });
     }
     let files = Config::find(args.config.as_deref(), config::CONFIG_FOLDER.as_ref()).map_err(|e| e.report())?;
     let options = LoadOptions { mount: MountRoom::of(shm.root()) };
     let config = Config::load(&files, &options).map_err(|errors| errors.report())?;
     config::report::print_all(&config.warnings);
     let camera = config.camera(&args.camera).map_err(|errors| errors.report())?.clone();
-    Ok(Job { camera, level: config.log.level.to_string(), format: config.log.format })
+    Ok(Job { camera, level: config.log.level.to_string(), format: config.log.format, log: Some(config.log) })
 }
 
 fn read_password() -> Result<SecretString, Failure> {

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
 use crate::sim::{
-    AuthScheme, Codec, FrameRate, Login, Pattern, SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
+    AuthScheme, Codec, FrameRate, Freeze, Login, Pattern, SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
 };
 
 /// Holds the password when neither `--password-file` nor `--password-stdin` is given.
@@ -58,6 +58,12 @@ pub struct Args {
     /// How long after the first picture of a session.
     #[arg(long, requires = "switch_size", value_parser = humantime::parse_duration, value_name = "DURATION")]
     switch_after: Option<Duration>,
+    /// Repeat one picture bit for bit from this time after the first picture of a session; still bits also need mjpeg.
+    #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
+    freeze_after: Option<Duration>,
+    /// How long the picture stands still; without it, to the end of the session.
+    #[arg(long, requires = "freeze_after", value_parser = humantime::parse_duration, value_name = "DURATION")]
+    freeze_for: Option<Duration>,
     /// Ask for this user and a password.
     #[arg(long)]
     user: Option<String>,
@@ -123,6 +129,7 @@ fn config(args: Args) -> Result<SimConfig, Failure> {
         seed: args.seed,
         bitrate: args.bitrate,
         switch,
+        freeze: args.freeze_after.map(|after| Freeze { after, lasting: args.freeze_for }),
     };
     Ok(SimConfig { listen: args.listen, streams: args.mount.into_iter().map(stream).collect(), login })
 }

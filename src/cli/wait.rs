@@ -47,7 +47,8 @@ struct Newest {
 ///
 /// 66 and 75 as above.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    let wait = Wait::new(Some(args.timeout));
+    // Somebody asks for a fresh frame: a parked camera is to wake up for it.
+    let wait = Wait::new(Some(args.timeout)).counted();
     let Some(ring) = args.reading.attach(global, &args.ring, &wait)? else { return Ok(()) };
     loop {
         let newest = newest(&ring)?;

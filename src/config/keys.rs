@@ -281,17 +281,22 @@ pub static KEYS: &[Key] = &[
         "idle",
         Kind::Words(Idle::WORDS),
         r#""full""#,
-        "While nobody reads: full goes on, keyframes decodes keyframes only, park stays connected and decodes nothing.",
-    )
-    .supporting(Support::DefaultOnly),
+        "When no library reader has been attached for 10 s: full goes on, keyframes decodes keyframes only, park stays \
+         connected and decodes nothing. The state is parked meanwhile, and the newest frame stays readable with its \
+         age. The first reader gets a fresh frame at the camera's next keyframe. Set it where cameras are many and \
+         watched now and then. Readers that take no presence lock are not counted. With test and file, keyframes is \
+         the same as full.",
+    ),
     Key::new(
         Shared,
         "frozen_after",
         Kind::Duration { min: seconds(0), max: seconds(24 * HOUR) },
         r#""0s""#,
-        "State degraded, frozen when the picture has not changed by a bit for so long; 0s is off.",
-    )
-    .supporting(Support::DefaultOnly),
+        "State degraded, frozen when frames come and the picture has not changed by a bit for so long; 0s is off, else \
+         at least 1s. Set it where a camera may go on sending one picture, and above the time for which a picture may \
+         rightly stand still: many encoders repeat an unchanged scene bit for bit until their next keyframe. Costs \
+         reading an eighth of each picture.",
+    ),
     Key::new(
         Shared,
         "ready_timeout",

@@ -1,6 +1,7 @@
 //! What a key alone cannot tell: combinations that cannot work, within a camera and between cameras.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::camera::MaxSize;
 use super::duration;
@@ -11,6 +12,8 @@ use super::size::{FrameSize, MountRoom, mebibytes, ring_bytes};
 use super::value::Value;
 
 const SOURCES: [&str; 5] = ["url", "test", "file", "device", "pipeline"];
+/// The shortest `frozen_after` that is not off.
+const FROZEN_LEAST: Duration = Duration::from_secs(1);
 /// What a camera is taken for whose size is not known yet.
 const LIKELY: FrameSize = FrameSize { width: 1920, height: 1080 };
 
@@ -21,6 +24,7 @@ pub(super) fn camera(merged: &Merged<'_>, mount: Option<&MountRoom>, problems: &
     secrets_in_file(merged, problems);
     tls(merged, problems);
     reconnect(merged, problems);
+    frozen(merged, problems);
     frame_sizes(merged, problems);
     if let Some(mount) = mount {
         ring_fits(merged, mount, problems);
@@ -130,6 +134,16 @@ fn reconnect(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
     must(first, max, of(first) <= of(max), "is longer than");
     let (request, connect) = ("reconnect.request_timeout", "reconnect.connect_timeout");
     must(request, connect, of(request) < of(connect), "is not shorter than");
+}
+
+/// Two pictures alike are no frozen camera: the shortest time is one in which several come.
+fn frozen(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
+    let after = merged.duration("frozen_after");
+    if !after.is_zero() && after < FROZEN_LEAST {
+        let title = format!("frozen_after = \"{}\" is out of range", duration::format(after));
+        let problem = Problem::error(title, "write 0s to switch it off, or at least 1s");
+        problems.push(problem.at(merged.place("frozen_after"), "expected 0s, or 1s to 1day"));
+    }
 }
 
 fn frame_sizes(merged: &Merged<'_>, problems: &mut Vec<Problem>) {

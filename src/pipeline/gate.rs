@@ -9,7 +9,7 @@ use camring_ring::frame::FrameFlags;
 use gst::prelude::*;
 
 use super::arrival::{Arrivals, PtsTable, mono_ns};
-use crate::source::Progress;
+use crate::source::{Demand, Progress};
 
 /// What happens to pictures between a loss and the next keyframe.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -56,6 +56,8 @@ enum State {
         until_ns: i64,
     },
     Open,
+    /// Nobody reads: units are held back on purpose.
+    Resting,
 }
 
 /// The rules, without GStreamer.
@@ -71,6 +73,10 @@ struct Gate {
     discont: bool,
     leaked: u64,
     dropped: u64,
+    /// Units held back because nobody reads, and from then on until the next keyframe.
+    rested: u64,
+    /// All pictures are wanted again, and none was let through since.
+    waking: bool,
 }
 
 impl Gate {
@@ -84,25 +90,47 @@ impl Gate {
             discont: false,
             leaked: 0,
             dropped: 0,
+            rested: 0,
+            waking: false,
         }
     }
 
-    /// Judges the next unit; `decoder_failed` when the decoder reported an error since the last one.
-    fn judge(&mut self, unit: Unit, decoder_failed: bool) -> Verdict {
+    /// Judges the next unit; `decoder_failed` when the decoder reported an error since the last one, `demand` is what
+    /// pictures are wanted.
+    fn judge(&mut self, unit: Unit, decoder_failed: bool, demand: Demand) -> Verdict {
         let leaked = self.count_leaked(unit.number);
         self.discont |= unit.discont || leaked;
         self.note_damage(unit.discont || unit.corrupted || leaked || decoder_failed, unit.now_ns);
-        let verdict = if unit.keyframe && !unit.corrupted { self.open(unit.pts) } else { self.judge_delta(unit) };
+        let whole_keyframe = unit.keyframe && !unit.corrupted;
+        if demand != Demand::All {
+            return self.rest(unit.pts, whole_keyframe && demand == Demand::Keyframes);
+        }
+        if self.state == Some(State::Resting) {
+            // What the decoder was not given cannot be referred to: the next keyframe is the first picture.
+            (self.state, self.waking) = (Some(State::Waiting { since_ns: unit.now_ns }), true);
+        }
+        let verdict = if whole_keyframe { self.open(unit.pts) } else { self.judge_delta(unit) };
         match verdict {
             Verdict::Pass(flags) => {
                 Verdict::Pass(flags.with_if(std::mem::take(&mut self.discont), FrameFlags::DISCONT))
             }
             Verdict::Drop => {
-                self.dropped += 1;
+                *(if self.waking { &mut self.rested } else { &mut self.dropped }) += 1;
                 self.discont = true;
                 Verdict::Drop
             }
         }
+    }
+
+    fn rest(&mut self, pts: Option<u64>, wanted: bool) -> Verdict {
+        self.state = Some(State::Resting);
+        if !wanted {
+            self.rested += 1;
+            self.discont = true;
+            return Verdict::Drop;
+        }
+        self.clean_from = pts;
+        Verdict::Pass(FrameFlags::KEYFRAME.with_if(std::mem::take(&mut self.discont), FrameFlags::DISCONT))
     }
 
     fn count_leaked(&mut self, number: Option<u64>) -> bool {
@@ -141,7 +169,7 @@ impl Gate {
                 self.state = Some(State::Tainted { until_ns: unit.now_ns.saturating_add(self.keyframe_wait_ns) });
                 Verdict::Pass(FrameFlags::TAINTED)
             }
-            None | Some(State::Waiting { .. }) => Verdict::Drop,
+            None | Some(State::Waiting { .. } | State::Resting) => Verdict::Drop,
             Some(State::Damaged { .. }) => self.judge_damaged(),
             Some(State::Tainted { .. }) => Verdict::Pass(FrameFlags::TAINTED),
             Some(State::Open) if unit.pts.zip(self.clean_from).is_some_and(|(pts, clean)| pts < clean) => {
@@ -162,7 +190,7 @@ impl Gate {
     }
 
     fn is_closed(&self) -> bool {
-        matches!(self.state, Some(State::Waiting { .. } | State::Damaged { .. }))
+        matches!(self.state, Some(State::Waiting { .. } | State::Damaged { .. } | State::Resting))
     }
 }
 
@@ -171,24 +199,38 @@ impl Gate {
 pub(super) struct Findings {
     /// Flags of the picture.
     pub flags: FrameFlags,
-    /// Units dropped since the session began (queue and gate).
+    /// Units dropped since the session began (queue and gate, and those held back because nobody read).
     pub lost: u64,
 }
 
 /// The gate's findings by PTS, for the end of the pipeline.
-pub(super) struct FindingsTable(PtsTable<2>);
+pub(super) struct FindingsTable {
+    table: PtsTable<2>,
+    /// PTS of the first unit after a rest; 0 = none that matters any more.
+    fresh_from: AtomicU64,
+}
 
 impl FindingsTable {
     pub(super) fn new() -> Self {
-        Self(PtsTable::new())
+        Self { table: PtsTable::new(), fresh_from: AtomicU64::new(0) }
+    }
+
+    /// Whether a picture went into the decoder before a rest and comes out only now: it would look fresh and is old.
+    /// Answers about each picture in turn, and no longer asks once a fresh one has come.
+    pub(super) fn is_left_over(&self, pts: u64) -> bool {
+        let fresh_from = self.fresh_from.load(Ordering::Relaxed);
+        if fresh_from != 0 && pts >= fresh_from {
+            self.fresh_from.store(0, Ordering::Relaxed);
+        }
+        pts < fresh_from
     }
 
     fn put(&self, pts: u64, findings: Findings) {
-        self.0.put(pts, [u64::from(findings.flags.0), findings.lost]);
+        self.table.put(pts, [u64::from(findings.flags.0), findings.lost]);
     }
 
     pub(super) fn get(&self, pts: u64) -> Option<Findings> {
-        let [flags, lost] = self.0.get(pts)?;
+        let [flags, lost] = self.table.get(pts)?;
         Some(Findings { flags: FrameFlags(flags as u32), lost })
     }
 }
@@ -256,13 +298,17 @@ impl GateLink {
             now_ns: mono_ns(),
         };
         let (dropped, leaked) = (gate.dropped, gate.leaked);
-        let verdict = gate.judge(unit, self.decoder_failed.swap(false, Ordering::Relaxed));
+        let failed = self.decoder_failed.swap(false, Ordering::Relaxed);
+        let verdict = gate.judge(unit, failed, self.progress.demand());
         self.progress.gate_closed.store(gate.is_closed(), Ordering::Relaxed);
         self.progress.dropped_gate.fetch_add(gate.dropped - dropped, Ordering::Relaxed);
         self.progress.dropped_leaky.fetch_add(gate.leaked - leaked, Ordering::Relaxed);
         let Verdict::Pass(flags) = verdict else { return false };
         if let Some(pts) = unit.pts {
-            self.findings.put(pts, Findings { flags, lost: gate.dropped + gate.leaked });
+            self.findings.put(pts, Findings { flags, lost: gate.dropped + gate.leaked + gate.rested });
+            if std::mem::take(&mut gate.waking) {
+                self.findings.fresh_from.store(pts, Ordering::Relaxed);
+            }
         }
         true
     }
@@ -276,6 +322,12 @@ mod tests {
 
     fn gate(on_corrupt: OnCorrupt) -> Gate {
         Gate::new(on_corrupt, Duration::from_secs(10))
+    }
+
+    impl Gate {
+        fn see(&mut self, unit: Unit, decoder_failed: bool) -> Verdict {
+            self.judge(unit, decoder_failed, Demand::All)
+        }
     }
 
     /// Unit number `number`, 40 ms after the one before.
@@ -305,10 +357,10 @@ mod tests {
     fn nothing_passes_before_the_first_keyframe() {
         for on_corrupt in [OnCorrupt::Drop, OnCorrupt::Flag] {
             let mut gate = gate(on_corrupt);
-            assert_eq!((gate.judge(delta(0), false), gate.judge(delta(1), false)), (Verdict::Drop, Verdict::Drop));
+            assert_eq!((gate.see(delta(0), false), gate.see(delta(1), false)), (Verdict::Drop, Verdict::Drop));
             assert!(gate.is_closed());
-            assert_eq!(gate.judge(key(2), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
-            assert_eq!(gate.judge(delta(3), false), CLEAN);
+            assert_eq!(gate.see(key(2), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+            assert_eq!(gate.see(delta(3), false), CLEAN);
             assert_eq!((gate.dropped, gate.leaked, gate.is_closed()), (2, 0, false));
         }
     }
@@ -323,12 +375,12 @@ mod tests {
         ];
         for (unit, decoder_failed) in damages {
             let mut gate = gate(OnCorrupt::Drop);
-            assert_eq!(gate.judge(key(0), false), KEY);
-            assert_eq!(gate.judge(unit, decoder_failed), Verdict::Drop, "{unit:?}");
+            assert_eq!(gate.see(key(0), false), KEY);
+            assert_eq!(gate.see(unit, decoder_failed), Verdict::Drop, "{unit:?}");
             assert!(gate.is_closed());
-            assert_eq!(gate.judge(delta(3), false), Verdict::Drop);
-            assert_eq!(gate.judge(key(4), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
-            assert_eq!(gate.judge(delta(5), false), CLEAN);
+            assert_eq!(gate.see(delta(3), false), Verdict::Drop);
+            assert_eq!(gate.see(key(4), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+            assert_eq!(gate.see(delta(5), false), CLEAN);
         }
     }
 
@@ -336,55 +388,101 @@ mod tests {
     fn a_damaged_keyframe_does_not_open_it() {
         let mut gate = gate(OnCorrupt::Drop);
         let torn = Unit { corrupted: true, discont: true, ..key(1) };
-        assert_eq!((gate.judge(key(0), false), gate.judge(torn, false)), (KEY, Verdict::Drop));
-        assert_eq!(gate.judge(delta(2), false), Verdict::Drop);
-        assert_eq!(gate.judge(key(3), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+        assert_eq!((gate.see(key(0), false), gate.see(torn, false)), (KEY, Verdict::Drop));
+        assert_eq!(gate.see(delta(2), false), Verdict::Drop);
+        assert_eq!(gate.see(key(3), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
     }
 
     #[test]
     fn a_stream_of_keyframes_passes_even_after_a_loss() {
         let mut gate = gate(OnCorrupt::Drop);
-        assert_eq!(gate.judge(key(0), false), KEY);
+        assert_eq!(gate.see(key(0), false), KEY);
         let lost = Unit { discont: true, ..key(5) };
-        assert_eq!(gate.judge(lost, false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+        assert_eq!(gate.see(lost, false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
         assert_eq!((gate.leaked, gate.dropped), (4, 0));
     }
 
     #[test]
     fn flag_mode_marks_exactly_the_damaged_pictures() {
         let mut gate = gate(OnCorrupt::Flag);
-        gate.judge(key(0), false);
+        gate.see(key(0), false);
         let damage = [FrameFlags::TAINTED, FrameFlags::CORRUPT];
-        let first = gate.judge(Unit { discont: true, ..delta(1) }, false);
+        let first = gate.see(Unit { discont: true, ..delta(1) }, false);
         assert_eq!(first, marked(&[damage[0], damage[1], FrameFlags::DISCONT]));
-        assert_eq!(gate.judge(delta(2), false), marked(&damage));
-        assert_eq!(gate.judge(key(3), false), KEY);
-        assert_eq!(gate.judge(delta(4), false), CLEAN);
+        assert_eq!(gate.see(delta(2), false), marked(&damage));
+        assert_eq!(gate.see(key(3), false), KEY);
+        assert_eq!(gate.see(delta(4), false), CLEAN);
     }
 
     #[test]
     fn pictures_shown_before_the_keyframe_that_ends_the_damage_are_damaged_too() {
         let mut gate = gate(OnCorrupt::Drop);
-        gate.judge(key(0), false);
-        gate.judge(Unit { discont: true, ..delta(1) }, false);
-        gate.judge(Unit { pts: Some(6 * 40), ..key(2) }, false);
-        assert_eq!(gate.judge(Unit { pts: Some(5 * 40), ..delta(3) }, false), Verdict::Drop);
-        assert_eq!(gate.judge(Unit { pts: Some(9 * 40), ..delta(4) }, false), marked(&[FrameFlags::DISCONT]));
-        assert_eq!(gate.judge(Unit { pts: Some(8 * 40), ..delta(5) }, false), CLEAN);
+        gate.see(key(0), false);
+        gate.see(Unit { discont: true, ..delta(1) }, false);
+        gate.see(Unit { pts: Some(6 * 40), ..key(2) }, false);
+        assert_eq!(gate.see(Unit { pts: Some(5 * 40), ..delta(3) }, false), Verdict::Drop);
+        assert_eq!(gate.see(Unit { pts: Some(9 * 40), ..delta(4) }, false), marked(&[FrameFlags::DISCONT]));
+        assert_eq!(gate.see(Unit { pts: Some(8 * 40), ..delta(5) }, false), CLEAN);
     }
 
     #[test]
     fn a_stream_without_keyframes_is_shown_tainted_after_the_wait() {
         let mut gate = gate(OnCorrupt::Drop);
-        gate.judge(delta(0), false);
-        assert_eq!(gate.judge(Unit { now_ns: 10 * SECOND - 1, ..delta(1) }, false), Verdict::Drop);
-        let opened = gate.judge(Unit { now_ns: 10 * SECOND, ..delta(2) }, false);
+        gate.see(delta(0), false);
+        assert_eq!(gate.see(Unit { now_ns: 10 * SECOND - 1, ..delta(1) }, false), Verdict::Drop);
+        let opened = gate.see(Unit { now_ns: 10 * SECOND, ..delta(2) }, false);
         assert_eq!(opened, marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
-        assert_eq!(gate.judge(Unit { now_ns: 19 * SECOND, ..delta(3) }, false), marked(&[FrameFlags::TAINTED]));
+        assert_eq!(gate.see(Unit { now_ns: 19 * SECOND, ..delta(3) }, false), marked(&[FrameFlags::TAINTED]));
         let lost = Unit { now_ns: 19 * SECOND, discont: true, ..delta(4) };
-        assert_eq!(gate.judge(lost, false), marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
-        assert_eq!(gate.judge(Unit { now_ns: 28 * SECOND, ..delta(5) }, false), marked(&[FrameFlags::TAINTED]));
-        assert_eq!(gate.judge(Unit { now_ns: 29 * SECOND, ..delta(6) }, false), CLEAN);
+        assert_eq!(gate.see(lost, false), marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
+        assert_eq!(gate.see(Unit { now_ns: 28 * SECOND, ..delta(5) }, false), marked(&[FrameFlags::TAINTED]));
+        assert_eq!(gate.see(Unit { now_ns: 29 * SECOND, ..delta(6) }, false), CLEAN);
         assert!(!gate.is_closed());
+    }
+
+    #[test]
+    fn a_parked_gate_lets_nothing_through_and_wakes_at_the_next_keyframe() {
+        for on_corrupt in [OnCorrupt::Drop, OnCorrupt::Flag] {
+            let mut gate = gate(on_corrupt);
+            assert_eq!((gate.see(key(0), false), gate.see(delta(1), false)), (KEY, CLEAN));
+            for unit in [delta(2), key(3), Unit { discont: true, ..delta(4) }] {
+                assert_eq!(gate.judge(unit, true, Demand::Nothing), Verdict::Drop);
+                assert!(gate.is_closed());
+            }
+            assert_eq!(gate.see(delta(5), false), Verdict::Drop, "what it refers to was not decoded");
+            assert_eq!(gate.see(key(6), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+            assert_eq!(gate.see(delta(7), false), CLEAN);
+            assert_eq!((gate.rested, gate.dropped), (4, 0), "no loss is counted");
+        }
+    }
+
+    #[test]
+    fn keyframes_alone_pass_while_nobody_reads() {
+        let mut gate = gate(OnCorrupt::Drop);
+        gate.see(key(0), false);
+        let mut passed = |unit| gate.judge(unit, false, Demand::Keyframes);
+        let key_after_gap = marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]);
+        assert_eq!([passed(delta(1)), passed(key(2)), passed(delta(3))], [Verdict::Drop, key_after_gap, Verdict::Drop]);
+        assert_eq!(passed(Unit { corrupted: true, ..key(4) }), Verdict::Drop, "a torn one does not");
+        assert_eq!(gate.see(delta(5), false), Verdict::Drop);
+        assert_eq!([gate.see(key(6), false), gate.see(delta(7), false)], [key_after_gap, CLEAN]);
+    }
+
+    #[test]
+    fn a_stream_without_keyframes_wakes_after_the_wait_for_one() {
+        let mut gate = gate(OnCorrupt::Drop);
+        gate.see(key(0), false);
+        gate.judge(delta(1), false, Demand::Nothing);
+        assert_eq!(gate.see(Unit { now_ns: SECOND, ..delta(2) }, false), Verdict::Drop);
+        let woken = gate.see(Unit { now_ns: 11 * SECOND, ..delta(3) }, false);
+        assert_eq!(woken, marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
+    }
+
+    #[test]
+    fn what_the_decoder_kept_over_a_rest_is_told_from_what_came_after() {
+        let table = FindingsTable::new();
+        assert!(!table.is_left_over(7));
+        table.fresh_from.store(100, Ordering::Relaxed);
+        assert_eq!([60, 99, 100, 99].map(|pts| table.is_left_over(pts)), [true, true, false, false]);
     }
 }

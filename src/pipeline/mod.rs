@@ -15,6 +15,7 @@ mod reach;
 mod report;
 mod sample;
 mod session;
+mod still;
 mod tls;
 
 use std::sync::atomic::AtomicBool;

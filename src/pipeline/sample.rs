@@ -16,8 +16,9 @@ use super::color;
 use super::fallback::{Scratch, SlowPath};
 use super::gate::{Findings, FindingsTable};
 use super::report::Reporter;
+use super::still::Stillness;
 use crate::source::{
-    FrameRef, FrameSink, FrameTiming, Loan, Plane, Progress, RetryClass, RetryReason, SourceEvent, SourceLayout,
+    Demand, FrameRef, FrameSink, FrameTiming, Loan, Plane, Progress, RetryClass, RetryReason, SourceEvent, SourceLayout,
 };
 
 /// Seconds from 1900 (NTP) to 1970 (Unix), in ns.
@@ -59,8 +60,11 @@ pub(super) struct Tail {
     reporter: Arc<Reporter>,
     format: Option<Format>,
     scratch: RefCell<Scratch>,
+    stillness: Stillness,
     last_pts: Option<i64>,
     last_lost: u64,
+    /// Pictures that were decoded and not delivered since the previous one.
+    withheld: u64,
 }
 
 impl Tail {
@@ -70,8 +74,19 @@ impl Tail {
         progress: Arc<Progress>,
         reporter: Arc<Reporter>,
     ) -> Self {
-        let scratch = RefCell::default();
-        Self { sink, origin, progress, reporter, format: None, scratch, last_pts: None, last_lost: 0 }
+        let (scratch, stillness) = (RefCell::default(), Stillness::default());
+        Self {
+            sink,
+            origin,
+            progress,
+            reporter,
+            format: None,
+            scratch,
+            stillness,
+            last_pts: None,
+            last_lost: 0,
+            withheld: 0,
+        }
     }
 
     /// The appsink callback.
@@ -94,11 +109,24 @@ impl Tail {
         };
         let format_changed = self.adopt(caps)?;
         let (timing, findings) = self.describe(buffer, decoded_mono_ns);
-        let lost_before = self.count_lost(findings.lost);
+        let lost = self.count_lost(findings.lost);
         self.note(&timing);
+        if self.is_unwanted(buffer) {
+            self.withheld += 1 + lost;
+            return Ok(());
+        }
+        let lost_before = lost + std::mem::take(&mut self.withheld);
         let format = self.format.as_ref().expect("adopt has set it");
         let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &format.info)
             .map_err(|_| internal("a decoded picture cannot be mapped"))?;
+        if self.progress.compare.load(Ordering::Relaxed) {
+            if findings.flags.contains(FrameFlags::DISCONT) {
+                // What was to be seen meanwhile is not known: the time of a still picture begins anew.
+                self.stillness = Stillness::default();
+            }
+            let unchanged_ns = self.stillness.look(&picture, decoded_mono_ns);
+            self.progress.unchanged_ns.store(unchanged_ns, Ordering::Relaxed);
+        }
         let planes = planes(&picture, format.layout);
         let frame = FrameRef {
             width: picture.width(),
@@ -177,6 +205,15 @@ impl Tail {
             time_source: source_unix_ns.map(|_| TimeSource::RtcpSr),
         };
         (timing, findings)
+    }
+
+    /// Whether a picture came out of the decoder because of its order, or of a source that cannot rest, and is not to be
+    /// shown: nobody reads, or it is from before the time when nobody did.
+    fn is_unwanted(&mut self, buffer: &gst::BufferRef) -> bool {
+        match &self.origin {
+            Origin::Camera { findings, .. } => buffer.pts().is_some_and(|pts| findings.is_left_over(pts.nseconds())),
+            Origin::Local { .. } => self.progress.demand() == Demand::Nothing,
+        }
     }
 
     /// Pictures lost since the previous one of this session; what came before its first keyframe is not lost.

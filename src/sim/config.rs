@@ -200,6 +200,22 @@ pub struct Switch {
     pub after: Duration,
 }
 
+/// A picture that stands still in the middle of every session: the same bits, stamp included, at the usual rate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Freeze {
+    /// How long after the first picture of the session.
+    pub after: Duration,
+    /// How long it lasts; `None` = to the end.
+    pub lasting: Option<Duration>,
+}
+
+impl Freeze {
+    /// Whether the picture stands still `since` the first one of the session.
+    pub(super) fn covers(&self, since: Duration) -> bool {
+        since >= self.after && self.lasting.is_none_or(|lasting| since - self.after < lasting)
+    }
+}
+
 /// One stream of the camera.
 #[derive(Clone, Debug)]
 pub struct StreamConfig {
@@ -222,6 +238,8 @@ pub struct StreamConfig {
     /// Default: the size stays. Not for Theora and, except between multiples of 8 up to
     /// 2040, not for MJPEG: their sizes are fixed by the session description.
     pub switch: Option<Switch>,
+    /// Default: the picture never stands still.
+    pub freeze: Option<Freeze>,
 }
 
 impl Default for StreamConfig {
@@ -236,6 +254,7 @@ impl Default for StreamConfig {
             seed: 1,
             bitrate: None,
             switch: None,
+            freeze: None,
         }
     }
 }

@@ -155,6 +155,8 @@ pub(super) struct Feed {
     last_pts: Option<gst::ClockTime>,
     /// When the first picture was handed over, nanoseconds on the stream's clock.
     first_ns: Option<u64>,
+    /// What the picture that stands still is stamped with.
+    frozen: Option<Stamp>,
     /// When this feed began, which is before its media plays: no running time can be longer.
     began_ns: u64,
 }
@@ -170,7 +172,7 @@ enum Outcome {
 impl Feed {
     pub(super) fn new(stream: Arc<Stream>, source: gst_app::AppSrc, stop: Arc<Stop>) -> Self {
         let began_ns = stream.now_ns();
-        Self { stream, source, stop, last_pts: None, first_ns: None, began_ns }
+        Self { stream, source, stop, last_pts: None, first_ns: None, frozen: None, began_ns }
     }
 
     /// Feeds the media until it or the server ends; an error is logged, and the client sees the stream end.
@@ -208,10 +210,17 @@ impl Feed {
         self.first_ns.zip(after).is_some_and(|(first_ns, after)| due_ns >= u128::from(first_ns) + after)
     }
 
+    fn is_still(&self, number: u64) -> bool {
+        let due_ns = self.stream.config.rate.offset_ns(number);
+        let since = self.first_ns.map(|first_ns| Duration::from_nanos(due_ns.saturating_sub(first_ns)));
+        self.stream.config.freeze.zip(since).is_some_and(|(freeze, since)| freeze.covers(since))
+    }
+
     /// Paints frame `number`, waits for its time, stamps it and hands it over.
     fn frame(&mut self, view: &View, pool: &Pool, number: u64) -> Result<Outcome, glib::BoolError> {
         // The number in the stamp wraps after 5 years of 25 frames per second.
-        let stamped_number = number as u32;
+        let still = self.is_still(number);
+        let stamped_number = self.frozen.filter(|_| still).map_or(number as u32, |stamp| stamp.number);
         let painted = pool.acquire().map(|mut buffer| {
             let picture = buffer.get_mut().expect("a buffer fresh from the pool has no other owner");
             let mut bytes = picture.map_writable()?;
@@ -228,6 +237,7 @@ impl Feed {
         };
         let mono_us = glib::monotonic_time();
         let stamp = Stamp { run_id: self.stream.run_id, number: stamped_number, mono_us: mono_us.unsigned_abs() };
+        let stamp = if still { *self.frozen.get_or_insert(stamp) } else { stamp };
         let picture = buffer.get_mut().expect("nobody else has seen this buffer");
         view.stamp(&mut picture.map_writable()?, &stamp).map_err(|error| glib::bool_error!("{error}"))?;
         let pts = self.pts(due_ns);

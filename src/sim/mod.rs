@@ -20,7 +20,7 @@ pub mod tally;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use config::{AuthScheme, Codec, FrameRate, Login, SimConfig, Size, StreamConfig, Switch};
+pub use config::{AuthScheme, Codec, FrameRate, Freeze, Login, SimConfig, Size, StreamConfig, Switch};
 pub use picture::Pattern;
 pub use server::SimServer;
 

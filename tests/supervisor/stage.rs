@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use camring::camera::{Board, Camera, Counts, Once, Outcome, Parts, Past, Policy};
+use camring::camera::{Board, Camera, Counts, Once, Outcome, Parts, Past, Policy, Reload, Renewal};
 use camring::clock::{Clock, Mono, TestClock};
 use camring::health::Health;
 use camring::shutdown::Stop;
@@ -106,6 +106,7 @@ struct StageBoard {
     seen: Arc<Watched<Seen>>,
     published: Arc<AtomicU64>,
     refusal: Arc<Mutex<Option<Reason>>>,
+    attended: Arc<AtomicBool>,
     clock: Arc<StageClock>,
 }
 
@@ -136,6 +137,9 @@ impl Board for StageBoard {
     }
     fn published(&self) -> u64 {
         self.published.load(Ordering::Relaxed)
+    }
+    fn attended(&self) -> bool {
+        self.attended.load(Ordering::Relaxed)
     }
     fn refusal(&self) -> Option<Reason> {
         *self.refusal.lock().expect("no test panics while it holds the lock")
@@ -355,6 +359,11 @@ impl Default for Setup {
     }
 }
 
+fn played(mut camera: Camera, run: impl FnOnce(&mut Camera) -> Outcome) -> Result<Outcome, String> {
+    let result = catch_unwind(AssertUnwindSafe(|| run(&mut camera)));
+    result.map_err(|_| "the supervisor panicked".to_owned())
+}
+
 /// A supervisor at work.
 pub struct Stage {
     pub clock: Arc<StageClock>,
@@ -362,10 +371,14 @@ pub struct Stage {
     pub published: Arc<AtomicU64>,
     /// Why the ring takes no frames.
     pub refusal: Arc<Mutex<Option<Reason>>>,
+    /// Whether a reader is attached.
+    pub attended: Arc<AtomicBool>,
     pub stop: Option<Sender<Stop>>,
+    pub reload: Sender<Reload>,
     pub threads: Arc<AtomicUsize>,
     scripts: Sender<Script>,
     actors: Receiver<Actor>,
+    actor_sender: Sender<Actor>,
     outcome: Receiver<Result<Outcome, String>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -402,16 +415,16 @@ impl Stage {
         scripts.into_iter().for_each(|script| script_sender.send(script).unwrap());
         let (actor_sender, actors) = unbounded();
         let (stop, stopped) = bounded(2);
+        let (reload, reloads) = bounded(1);
         let (outcome_sender, outcome) = bounded(1);
         let seen = Arc::new(Watched::<Seen>::default());
-        let published = Arc::new(AtomicU64::new(0));
-        let refusal = Arc::new(Mutex::new(None));
-        let threads = Arc::new(AtomicUsize::new(0));
+        let (published, threads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (refusal, attended) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(true)));
         let parts = Parts {
             name: setup.name.into(),
             source: Box::new(StageSource {
                 scripts: script_receiver,
-                actors: actor_sender,
+                actors: actor_sender.clone(),
                 clock: clock.clone(),
                 threads: threads.clone(),
             }),
@@ -420,6 +433,7 @@ impl Stage {
                 seen: seen.clone(),
                 published: published.clone(),
                 refusal: refusal.clone(),
+                attended: attended.clone(),
                 clock: clock.clone(),
             }),
             clock: clock.clone(),
@@ -430,15 +444,36 @@ impl Stage {
         };
         let random = setup.random;
         let thread = thread::spawn(move || {
-            let mut camera = Camera::new(parts).with_random(move || random);
-            let result = catch_unwind(AssertUnwindSafe(|| run(&mut camera, &stopped)));
-            let result = result.map_err(|_| "the supervisor panicked".to_owned());
+            let camera = Camera::new(parts).with_random(move || random).with_reloads(reloads);
             // A test that does not ask for the outcome is over already.
-            drop(outcome_sender.try_send(result));
+            drop(outcome_sender.try_send(played(camera, |camera| run(camera, &stopped))));
         });
-        let scripts = script_sender;
-        let stop = Some(stop);
-        Self { clock, seen, published, refusal, stop, threads, scripts, actors, outcome, thread: Some(thread) }
+        Self {
+            clock,
+            seen,
+            published,
+            refusal,
+            attended,
+            stop: Some(stop),
+            reload,
+            threads,
+            scripts: script_sender,
+            actors,
+            actor_sender,
+            outcome,
+            thread: Some(thread),
+        }
+    }
+
+    /// A reload with this policy, and with another source that plays `scripts` if there are any.
+    pub fn renew(&self, policy: Policy, scripts: Option<Vec<Script>>) {
+        let source = scripts.map(|scripts| {
+            let (sender, scripts_to_play) = unbounded();
+            scripts.into_iter().for_each(|script| sender.send(script).unwrap());
+            let (actors, clock, threads) = (self.actor_sender.clone(), self.clock.clone(), self.threads.clone());
+            Box::new(StageSource { scripts: scripts_to_play, actors, clock, threads }) as Box<dyn FrameSource>
+        });
+        self.reload.send(Reload::Renewed(Box::new(Renewal { policy, ready_timeout: secs(20), source }))).unwrap();
     }
 
     pub fn script(&self, script: Script) {
