@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use camring::sim::script::{Script, known_actions};
 use camring::sim::stamp::Stamp;
 use camring_ring::{Counter, FrameFlags, Reason, State};
+use rustix::process::Signal;
 use system::reader::{Reader, Seen, Way};
 use system::{
     Daemon, PATIENCE, Shm, Sim, amount, camring, ended, free_port, let_pass, measured, stamp_of, until, until_within,
@@ -210,7 +211,8 @@ fn packets_lost_doubled_late_and_in_the_wrong_order_tear_no_picture() {
 #[test]
 fn a_narrow_uplink_makes_pictures_late_and_never_broken() {
     let scene = Scene::of("narrow.toml");
-    scene.lives();
+    let delay_ns = |seen: &Seen| seen.frame.meta.publish_mono_ns - seen.stamp.mono_us.cast_signed() * 1000;
+    scene.reader.first("a picture that is late", |seen| delay_ns(seen) > 500_000_000);
     scene.ends(1);
     scene.lives();
     let fresh = |seen: &Seen| seen.stamp.mono_us + 500_000 > camring_ring::clock::mono_ns().unsigned_abs() / 1000;
@@ -375,6 +377,71 @@ fn a_client_gets_the_answers_that_the_script_says() {
             assert!(answer.contains(part), "no {part:?} after {fault:?} in\n{answer}");
         }
     }
+}
+
+/// A connection that has asked something and got its answer.
+fn connected(sim: &Sim) -> TcpStream {
+    let client = TcpStream::connect(("127.0.0.1", sim.port())).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_answered(&client, sim);
+    client
+}
+
+fn assert_answered(mut client: &TcpStream, sim: &Sim) {
+    client.write_all(format!("OPTIONS {} RTSP/1.0\r\nCSeq: 1\r\n\r\n", sim.url).as_bytes()).unwrap();
+    let mut bytes = [0; 4096];
+    let len = client.read(&mut bytes).unwrap();
+    assert!(bytes[..len].starts_with(b"RTSP/1.0 200 OK\r\n"), "{}", String::from_utf8_lossy(&bytes[..len]));
+}
+
+#[test]
+fn a_camera_that_refuses_new_connections_may_keep_the_old_ones() {
+    let script =
+        file("from = \"start\"\n[[fault]]\nat = \"3s\"\nfor = \"3s\"\ndo = \"refuse\"\nconnections = \"keep\"\n");
+    let sim = camera(script.path(), &[]);
+    let client = connected(&sim);
+    let refused = || {
+        let error = TcpStream::connect(("127.0.0.1", sim.port())).err();
+        error.is_some_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    };
+    until("new connections are refused", refused);
+    assert_answered(&client, &sim);
+    until("new connections are let in again", || !refused());
+    assert_answered(&client, &sim);
+    connected(&sim);
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind_whatever_the_camera_does() {
+    for word in ["stall", "half-open"] {
+        let script = file(&format!("from = \"start\"\n[[fault]]\nat = \"2s\"\ndo = \"{word}\"\n"));
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let sim = camera(script.path(), &["--events", log.path().to_str().unwrap()]);
+        drop(connected(&sim));
+        until("the fault", || lines(log.path()).len() == 2);
+        let (threads, fds) = sim.process.threads_and_fds();
+        for _ in 0..200 {
+            let mut client = TcpStream::connect(("127.0.0.1", sim.port())).unwrap();
+            client.write_all(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n").unwrap();
+        }
+        until("every connection of the past is closed", || {
+            let (now_threads, now_fds) = sim.process.threads_and_fds();
+            now_threads <= threads && now_fds <= fds
+        });
+    }
+}
+
+#[test]
+fn a_camera_that_stops_during_a_stall_closes_every_connection() {
+    let script = file("from = \"start\"\n[[fault]]\nat = \"2s\"\ndo = \"stall\"\n");
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let mut sim = camera(script.path(), &["--events", log.path().to_str().unwrap()]);
+    let mut client = connected(&sim);
+    until("the stall", || lines(log.path()).len() == 2);
+    sim.process.signal(Signal::TERM);
+    assert_eq!(sim.process.wait().code(), Some(0));
+    // The end, in order or not, and no wait for it.
+    assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
 }
 
 #[test]
