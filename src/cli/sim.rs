@@ -60,7 +60,7 @@ pub struct Args {
     /// How long after the first picture of a session.
     #[arg(long, requires = "switch_size", value_parser = humantime::parse_duration, value_name = "DURATION")]
     switch_after: Option<Duration>,
-    /// Let happen what this fault script says (docs/sim.md); RTP is interleaved in the connection then.
+    /// Let happen what this fault script says (docs/sim.md); it names the only transport, tcp unless it says udp.
     #[arg(long, value_name = "FILE")]
     script: Option<PathBuf>,
     /// Write what the script does as JSON lines to this file, or to standard output (-).

@@ -49,7 +49,9 @@ impl EventLog {
 
     /// The script begins.
     pub(super) fn begin(&mut self, script: &Script, seed: u64) {
-        let parameters = object(json!({ "from": script.origin.word(), "seed": seed, "faults": script.faults.len() }));
+        let parameters = object(
+            json!({ "from": script.origin.word(), "transport": format!("{:?}", script.transport).to_lowercase(), "seed": seed, "faults": script.faults.len() }),
+        );
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let measured = object(json!({ "unix_ms": millis(unix) }));
         self.write(|event| Line {

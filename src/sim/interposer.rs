@@ -8,7 +8,9 @@
 
 mod active;
 mod connection;
+mod datagrams;
 mod exchange;
+mod line;
 mod packets;
 mod queue;
 mod sdp;
@@ -33,6 +35,7 @@ use super::feed::Pictures;
 use super::script::{Action, Connections, Edge, Ending, Origin, Plan, Planned, Script};
 use active::{Active, Cut, Running};
 use connection::Shared;
+pub(super) use datagrams::Datagrams;
 
 /// Clients at a time; more are turned away.
 const CONNECTIONS: usize = 64;
@@ -61,6 +64,15 @@ impl std::fmt::Debug for Faults {
     }
 }
 
+/// What a script changes inside the camera.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Taps {
+    /// What is painted.
+    pub pictures: Arc<Pictures>,
+    /// What is sent as datagrams; only for scripts of that transport.
+    pub datagrams: Option<Arc<Datagrams>>,
+}
+
 /// A running interposer; ends when dropped.
 #[derive(Debug)]
 pub(super) struct Interposer {
@@ -72,12 +84,7 @@ pub(super) struct Interposer {
 
 impl Interposer {
     /// Listens on `address` for clients of the camera behind `camera`.
-    pub(super) fn start(
-        address: SocketAddr,
-        camera: SocketAddr,
-        faults: Faults,
-        pictures: Arc<Pictures>,
-    ) -> Result<Self, SimError> {
+    pub(super) fn start(address: SocketAddr, camera: SocketAddr, faults: Faults, taps: Taps) -> Result<Self, SimError> {
         let refused = |error: io::Error| SimError::listen(address, &error);
         let listener = std::net::TcpListener::bind(address).map_err(refused)?;
         listener.set_nonblocking(true).map_err(refused)?;
@@ -88,7 +95,7 @@ impl Interposer {
         let thread = std::thread::Builder::new().name("sim-interposer".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    served = run(listener, bound, camera, faults, &pictures) => {
+                    served = run(listener, bound, camera, faults, &taps) => {
                         if let Err(error) = served {
                             tracing::error!(%error, "the simulated camera accepts no connections any more");
                         }
@@ -132,13 +139,14 @@ async fn run(
     address: SocketAddr,
     camera: SocketAddr,
     faults: Faults,
-    pictures: &Pictures,
+    taps: &Taps,
 ) -> io::Result<()> {
     let (control, active) = watch::channel(Arc::new(Active::default()));
     let (played, has_played) = watch::channel(false);
     let connections = Arc::new(AtomicUsize::new(0));
-    let door = Door { address, camera, shared: Shared { active, played }, connections: Arc::clone(&connections) };
-    let course = Course { control, pictures, connections, log: EventLog::new(faults.events) };
+    let shared = Shared { active, played, transport: faults.script.transport };
+    let door = Door { address, camera, shared, connections: Arc::clone(&connections) };
+    let course = Course { control, taps, connections, log: EventLog::new(faults.events) };
     let ((), accepted) = tokio::join!(
         course.run(&faults.script, faults.seed, has_played),
         door.accept(TcpListener::from_std(listener)?)
@@ -234,7 +242,7 @@ async fn serve(client: TcpStream, camera: SocketAddr, shared: Shared, connection
 /// Takes the steps of the script at their times.
 struct Course<'a> {
     control: watch::Sender<Arc<Active>>,
-    pictures: &'a Pictures,
+    taps: &'a Taps,
     connections: Arc<AtomicUsize>,
     log: EventLog,
 }
@@ -284,11 +292,14 @@ impl Course<'_> {
             Action::Picture(fault) => Some(fault),
             _ => None,
         });
-        self.pictures.set(pictures);
+        self.taps.pictures.set(pictures);
         self.control.send_modify(|active| {
             let number = active.cuts() + 1;
             let cut = cut.map_or(active.cut, |(by, mid_packet)| Some(Cut { number, by, mid_packet }));
             *active = Arc::new(Active { running: in_force.iter().map(|(_, running)| running.clone()).collect(), cut });
+            if let Some(datagrams) = &self.taps.datagrams {
+                datagrams.set(Arc::clone(active));
+            }
         });
         counts
     }

@@ -33,6 +33,15 @@ impl Origin {
     }
 }
 
+/// How RTP gets to the clients of a camera with a script.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Transport {
+    /// Interleaved in the RTSP connection.
+    Tcp,
+    /// As datagrams.
+    Udp,
+}
+
 /// One fault of a script; a range of times means that the seed chooses within it.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -53,6 +62,8 @@ pub struct Fault {
 pub struct Script {
     /// What times count from.
     pub origin: Origin,
+    /// How RTP gets to the clients; SETUP for another way is refused.
+    pub transport: Transport,
     /// The faults in the order of the file; messages and the event log count them from 1.
     pub faults: Vec<Fault>,
 }

@@ -14,8 +14,9 @@ use gst_rtsp_server::{RTSPAuth, RTSPFilterResult, RTSPMedia, RTSPMediaFactory, R
 use secrecy::ExposeSecret;
 
 use super::config::{AuthScheme, Codec, Login, SimConfig, StreamConfig};
-use super::feed::{Counts, Feed, Pictures, Stop, Stream};
-use super::interposer::{Faults, Interposer};
+use super::feed::{Counts, Feed, Stop, Stream};
+use super::interposer::{Datagrams, Faults, Interposer, Taps};
+use super::script::Transport;
 use super::{ListenRefusal, SimError, jpeg};
 
 /// How long a stop may take before the server's thread is left behind.
@@ -53,7 +54,7 @@ impl SimServer {
         Self::start_with(config, None)
     }
 
-    /// Starts a camera to which a script happens; it serves interleaved RTP only.
+    /// Starts a camera to which a script happens; it serves the script's transport only.
     ///
     /// # Errors
     ///
@@ -68,12 +69,14 @@ impl SimServer {
         check_elements(&config.streams)?;
         let run_id = fastrand::u16(1..);
         let counts = Arc::new(Counts::default());
-        let pictures = Arc::new(Pictures::default());
-        let feeds = Feeds::default();
+        let is_udp = faults.as_ref().is_some_and(|faults| faults.script.transport == Transport::Udp);
+        let taps = Taps { datagrams: is_udp.then(Arc::default), ..Taps::default() };
+        let feeds = Feeds { datagrams: taps.datagrams.clone(), ..Feeds::default() };
         let server = RTSPServer::new();
         let mounts = server.mount_points().ok_or_else(|| glib::bool_error!("the server has no mount points"))?;
         for stream in &config.streams {
-            let stream = Arc::new(Stream::new(stream.clone(), run_id, Arc::clone(&counts), Arc::clone(&pictures))?);
+            let stream =
+                Arc::new(Stream::new(stream.clone(), run_id, Arc::clone(&counts), Arc::clone(&taps.pictures))?);
             let mount = stream.config.mount.clone();
             mounts.add_factory(&mount, factory(stream, config.login.is_some(), feeds.clone()));
         }
@@ -94,7 +97,7 @@ impl SimServer {
         let mut camera = Self { urls, port, run_id, counts, interposer, context, stopping, stopped, thread };
         if let Some(faults) = faults {
             let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let interposer = Interposer::start(config.listen, behind, faults, pictures)?;
+            let interposer = Interposer::start(config.listen, behind, faults, taps)?;
             (camera.port, camera.interposer) = (interposer.port(), Some(interposer));
         }
         let url = |stream: &StreamConfig| url(config.listen.ip(), camera.port, &stream.mount);
@@ -280,6 +283,8 @@ fn launch_line(stream: &StreamConfig) -> String {
 #[derive(Clone, Default)]
 struct Feeds {
     running: Arc<Mutex<Vec<Running>>>,
+    /// What happens to datagrams, in a script about them.
+    datagrams: Option<Arc<Datagrams>>,
 }
 
 struct Running {
@@ -297,10 +302,13 @@ impl Feeds {
             .by_name("camera")
             .and_then(|element| element.downcast::<gst_app::AppSrc>().ok())
             .ok_or_else(|| glib::bool_error!("the pipeline has no source"))?;
+        let pad = pipeline.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
+        let pad = pad.ok_or_else(|| glib::bool_error!("the pipeline has no payloader"))?;
         if stream.config.codec == Codec::Mjpeg && !jpeg::fits_header(stream.config.size) {
-            let pad = pipeline.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
-            let pad = pad.ok_or_else(|| glib::bool_error!("the pipeline has no payloader"))?;
             jpeg::state_size(&pad, stream.config.size);
+        }
+        if let Some(datagrams) = &self.datagrams {
+            datagrams.tap(&pad);
         }
         source.set_caps(Some(stream.caps()));
         let stop = Arc::new(Stop::default());

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::super::script::Ending;
+use super::super::script::{Ending, Transport};
 use super::active::{Active, Cut};
 use super::exchange::{Exchange, Reaction};
 use super::queue::Queue;
@@ -32,6 +32,7 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Shared {
     pub active: watch::Receiver<Arc<Active>>,
     pub played: watch::Sender<bool>,
+    pub transport: Transport,
 }
 
 /// Serves one client until one side ends, a fault ends it, or nothing moves any more.
@@ -40,7 +41,10 @@ pub async fn serve(mut client: TcpStream, camera: std::net::SocketAddr, shared: 
     // Small packets at once, as a camera sends them.
     client.set_nodelay(true)?;
     camera.set_nodelay(true)?;
-    let ending = Relay::new(shared).run(&mut client, &mut camera).await;
+    // The camera behind sends datagrams to where its own peer is, which is this host.
+    let is_here = client.peer_addr()?.ip().to_canonical().is_loopback();
+    let transport = Some(shared.transport).filter(|transport| *transport == Transport::Tcp || is_here);
+    let ending = Relay::new(shared, transport).run(&mut client, &mut camera).await;
     drop(camera);
     match ending {
         Ending::Rst => client.set_zero_linger(),
@@ -89,13 +93,13 @@ struct Relay {
 }
 
 impl Relay {
-    fn new(mut shared: Shared) -> Self {
+    fn new(mut shared: Shared, transport: Option<Transport>) -> Self {
         let (active, now) = (Arc::clone(&shared.active.borrow_and_update()), Instant::now());
         Self {
             cuts_seen: active.cuts(),
+            exchange: Exchange::new(now, transport),
             active,
             shared,
-            exchange: Exchange::new(now),
             requests: Splitter::default(),
             answers: Splitter::default(),
             to_client: Queue::new(TO_CLIENT_BYTES),

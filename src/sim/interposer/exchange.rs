@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::script::{Action, Reports};
+use super::super::script::{Action, Reports, Transport};
 use super::active::{Active, Running};
+use super::line::Line;
 use super::wire::Message;
 use super::{packets, sdp};
 
 /// Requests that may wait for their answers; a client that sends more gets them unchanged.
 const PENDING: usize = 64;
-/// Packets that may be held back at once; further ones pass.
-const HELD_BACK: usize = 64;
 /// What a port says that belongs to a mail server.
 const GARBAGE: &[u8] = b"220 mail.example ESMTP ready\r\n220 \0\xff\xfe garbage\r\n\r\n";
 
@@ -29,13 +28,6 @@ pub enum Reaction {
     Swallow,
 }
 
-/// A packet that is held back until so many others have passed.
-#[derive(Debug)]
-struct HeldBack {
-    others: u8,
-    packet: Vec<u8>,
-}
-
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct Exchange {
@@ -45,17 +37,20 @@ pub struct Exchange {
     rtcp: [bool; 256],
     has_session: bool,
     last_request: Instant,
-    held_back: Vec<HeldBack>,
+    line: Line<Vec<u8>>,
+    transport: Option<Transport>,
 }
 
 impl Exchange {
-    pub fn new(now: Instant) -> Self {
+    /// Nothing is known yet; `transport` is what the client may have, `None` = nothing.
+    pub fn new(now: Instant, transport: Option<Transport>) -> Self {
         Self {
             pending: VecDeque::new(),
             rtcp: [false; 256],
             has_session: false,
             last_request: now,
-            held_back: Vec::new(),
+            line: Line::default(),
+            transport,
         }
     }
 
@@ -66,7 +61,7 @@ impl Exchange {
         if let Some(answer) = fault_of(&request, &cseq, active) {
             return answer;
         }
-        if request.method() == "SETUP" && !takes_tcp_only(&mut request) {
+        if request.method() == "SETUP" && !keeps_transport(&mut request, self.transport) {
             return Reaction::Answer(Message::response(461, phrase(461), &cseq).to_bytes());
         }
         if self.pending.len() == PENDING {
@@ -132,41 +127,8 @@ impl Exchange {
         if packet.get(1).is_some_and(|channel| self.rtcp[usize::from(*channel)]) {
             return reports(&mut packet, active).then_some((Duration::ZERO, packet)).into_iter().collect();
         }
-        let mut copies = 1;
-        let mut behind = None;
-        for running in &active.running {
-            match running.action {
-                Action::Loss { percent } if running.chooses(percent) => copies = 0,
-                Action::Duplicate { percent } if copies > 0 && running.chooses(percent) => copies = 2,
-                Action::Reorder { percent, by } if running.chooses(percent) => behind = Some(by),
-                Action::Marker => {
-                    running.look();
-                    running.change();
-                    packets::mark(&mut packet);
-                }
-                _ => {}
-            }
-        }
-        let mut out = Vec::new();
-        // With all held back nothing would ever pass.
-        match behind.filter(|_| copies > 0 && self.held_back.len() < HELD_BACK) {
-            Some(others) => self.held_back.push(HeldBack { others, packet }),
-            None => out.extend((0..copies).map(|_| (delay_of_packet(active), packet.clone()))),
-        }
-        self.release(&mut out, active);
-        out
-    }
-
-    /// Adds the packets whose turn has come: one more packet has passed.
-    fn release(&mut self, out: &mut Vec<(Duration, Vec<u8>)>, active: &Active) {
-        let passed = u8::from(!out.is_empty());
-        for mut held in std::mem::take(&mut self.held_back) {
-            held.others = held.others.saturating_sub(passed);
-            match held.others {
-                0 => out.push((delay_of_packet(active), held.packet)),
-                _ => self.held_back.push(held),
-            }
-        }
+        let arriving = self.line.pass(packet, active, |packet| packets::mark_interleaved(packet));
+        arriving.into_iter().map(|packet| (delay_of_packet(active), packet)).collect()
     }
 }
 
@@ -226,15 +188,20 @@ fn phrase(code: u16) -> &'static str {
     }
 }
 
-/// Leaves only interleaved transports in a SETUP; false when there is none.
+/// Leaves only the transports of the script in a SETUP; false when there is none.
 ///
-/// Datagrams would pass by the faults of a script, which would then do nothing without a word.
-fn takes_tcp_only(request: &mut Message) -> bool {
-    let Some(transport) = request.header("Transport") else { return true };
-    let tcp: Vec<&str> = transport.split(',').map(str::trim).filter(|one| one.contains("/TCP")).collect();
-    let tcp = tcp.join(",");
-    let any = !tcp.is_empty();
-    request.set_header("Transport", tcp);
+/// Faults of packets act on one of them; on the other they would do nothing without a word.
+fn keeps_transport(request: &mut Message, wanted: Option<Transport>) -> bool {
+    let Some(proposed) = request.header("Transport") else { return true };
+    let fits = |one: &&str| match wanted {
+        Some(Transport::Tcp) => one.contains("/TCP"),
+        Some(Transport::Udp) => !one.contains("/TCP") && !one.contains("multicast"),
+        None => false,
+    };
+    let kept: Vec<&str> = proposed.split(',').map(str::trim).filter(fits).collect();
+    let kept = kept.join(",");
+    let any = !kept.is_empty();
+    request.set_header("Transport", kept);
     any
 }
 
@@ -323,7 +290,7 @@ mod tests {
 
     fn react(faults: &str, method: &str) -> Reaction {
         let now = Instant::now();
-        Exchange::new(now).request(request(method, &[]), &active(faults), now)
+        Exchange::new(now, Some(Transport::Tcp)).request(request(method, &[]), &active(faults), now)
     }
 
     #[test]
@@ -342,23 +309,29 @@ mod tests {
     }
 
     #[test]
-    fn only_interleaved_transports_pass() {
+    fn only_the_transport_of_the_script_passes() {
+        const UDP: &str = "RTP/AVP;unicast;client_port=5000-5001";
+        const TCP: &str = "RTP/AVP/TCP;interleaved=0-1";
         let now = Instant::now();
-        let set_up = |transport: &str| {
+        let set_up = |transport: &str, wanted| {
             let request = request("SETUP", &[("Transport", transport)]);
-            Exchange::new(now).request(request, &Active::default(), now)
+            Exchange::new(now, Some(wanted)).request(request, &Active::default(), now)
         };
-        let both = set_up("RTP/AVP;unicast;client_port=5000-5001,RTP/AVP/TCP;interleaved=0-1");
-        let Reaction::Forward(request, _) = both else { panic!("{both:?}") };
-        assert_eq!(request.header("Transport"), Some("RTP/AVP/TCP;interleaved=0-1"));
-        let Reaction::Answer(bytes) = set_up("RTP/AVP;unicast;client_port=5000-5001") else { panic!() };
-        assert!(bytes.starts_with(b"RTSP/1.0 461 "));
+        for (wanted, kept, other) in [(Transport::Tcp, TCP, UDP), (Transport::Udp, UDP, TCP)] {
+            let both = set_up(&format!("{UDP},{TCP}"), wanted);
+            let Reaction::Forward(request, _) = both else { panic!("{both:?}") };
+            assert_eq!(request.header("Transport"), Some(kept));
+            let Reaction::Answer(bytes) = set_up(other, wanted) else { panic!() };
+            assert!(bytes.starts_with(b"RTSP/1.0 461 "));
+            let answer = Exchange::new(now, None).request(request, &Active::default(), now);
+            assert!(matches!(answer, Reaction::Answer(_)), "{answer:?}");
+        }
     }
 
     #[test]
     fn a_session_that_no_request_keeps_alive_has_a_deadline() {
         let (now, active) = (Instant::now(), active("{ do = \"session-timeout\", timeout = \"4s\" }"));
-        let mut exchange = Exchange::new(now);
+        let mut exchange = Exchange::new(now, Some(Transport::Tcp));
         assert_eq!(exchange.deadline(&active), None);
         exchange.request(request("SETUP", &[]), &active, now);
         let mut answer = Message::response(200, "OK", "3");
@@ -381,7 +354,7 @@ mod tests {
     fn describe_with(fault: SdpFault) -> Message {
         let running = Running::new(Action::Sdp(fault), Plan::new(&script("stall"), 1).next().unwrap().chance);
         let active = Active { running: vec![Arc::new(running)], cut: None };
-        let mut exchange = Exchange::new(Instant::now());
+        let mut exchange = Exchange::new(Instant::now(), Some(Transport::Tcp));
         exchange.request(request("DESCRIBE", &[]), &active, Instant::now());
         let answer = Message { body: b"v=0\r\n".to_vec(), ..Message::response(200, "OK", "3") };
         exchange.answer(answer, &active).0
@@ -394,7 +367,7 @@ mod tests {
 
     /// The numbers of 1000 packets as they come out.
     fn through(faults: &str) -> Vec<u16> {
-        let (mut exchange, active) = (Exchange::new(Instant::now()), active(faults));
+        let (mut exchange, active) = (Exchange::new(Instant::now(), Some(Transport::Tcp)), active(faults));
         let packet = |number: u16| [b"$\x00\x00\x0c\x80\x60", &number.to_be_bytes()[..], &[0; 8]].concat();
         let out = (0..1000).flat_map(|number| exchange.packet(packet(number), &active));
         out.map(|(_, packet)| u16::from_be_bytes([packet[6], packet[7]])).collect()
@@ -417,7 +390,7 @@ mod tests {
     #[test]
     fn sender_reports_are_left_out_or_moved() {
         let report = |faults: &str| {
-            let mut exchange = Exchange::new(Instant::now());
+            let mut exchange = Exchange::new(Instant::now(), Some(Transport::Tcp));
             exchange.rtcp[1] = true;
             let packet = [&b"$\x01\x00\x1c\x80\xc8\x00\x06"[..], &[0; 24]].concat();
             exchange.packet(packet, &active(faults)).pop().map(|(_, packet)| packet[12..16].to_vec())

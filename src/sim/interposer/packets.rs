@@ -5,10 +5,17 @@ use super::wire::PACKET_HEAD;
 /// The type of a sender report (RFC 3550).
 const SENDER_REPORT: u8 = 200;
 
-/// Sets the marker bit of an interleaved RTP packet.
+/// Sets the marker bit of an RTP packet.
 pub fn mark(packet: &mut [u8]) {
-    if let Some(byte) = packet.get_mut(PACKET_HEAD + 1) {
+    if let Some(byte) = packet.get_mut(1) {
         *byte |= 0x80;
+    }
+}
+
+/// The same for an interleaved one.
+pub fn mark_interleaved(packet: &mut [u8]) {
+    if let Some(packet) = packet.get_mut(PACKET_HEAD..) {
+        mark(packet);
     }
 }
 
@@ -71,11 +78,11 @@ mod tests {
         for len in 0..compound().len() {
             let mut packet = compound()[..len].to_vec();
             shift_clock(&mut packet, 5);
-            mark(&mut packet);
+            mark_interleaved(&mut packet);
         }
         let mut other = compound()[..12].to_vec();
         assert!(!has_sender_report(&other) && has_sender_report(&compound()));
-        mark(&mut other);
+        mark_interleaved(&mut other);
         assert_eq!(other[5], 201 | 0x80);
     }
 }

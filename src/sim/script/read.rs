@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::action::{KnownAction, Span, Values, known_actions};
-use super::{Fault, Origin, Script};
+use super::{Fault, Origin, Script, Transport};
 use crate::config::document::{self, Item, in_order};
 use crate::config::duration::{self, DurationRange};
 use crate::config::name::did_you_mean;
@@ -16,6 +16,9 @@ use crate::config::value::{Kind, Refusal, Value, type_noun};
 use crate::config::{ConfigErrors, Place, Problem, SourceFile};
 
 const ORIGINS: Kind = Kind::Words(&["play", "start"]);
+const TRANSPORTS: Kind = Kind::Words(&["tcp", "udp"]);
+/// Faults that only the interleaved transport has, because the RTSP connection carries everything there.
+const TCP_ONLY: [&str; 3] = ["sender-reports", "delay", "bandwidth"];
 const DAY: Duration = Duration::from_secs(86_400);
 const SHORTEST: Duration = Duration::from_millis(1);
 /// The keys of every fault, in the order of the documentation.
@@ -65,7 +68,7 @@ impl Reading<'_> {
     }
 
     fn script(&mut self, root: &DeTable<'_>) -> Script {
-        let mut script = Script { origin: Origin::Play, faults: Vec::new() };
+        let mut script = Script { origin: Origin::Play, transport: Transport::Tcp, faults: Vec::new() };
         for (key, value) in in_order(root) {
             match key.get_ref().as_ref() {
                 "from" => {
@@ -73,20 +76,43 @@ impl Reading<'_> {
                         script.origin = Origin::Start;
                     }
                 }
+                "transport" => {
+                    if self.value("transport", &TRANSPORTS, value) == Some(Value::Word("udp")) {
+                        script.transport = Transport::Udp;
+                    }
+                }
                 "fault" => script.faults = self.faults(value),
                 found => {
-                    let hint = match did_you_mean(found, ["from", "fault"]) {
+                    let hint = match did_you_mean(found, ["from", "transport", "fault"]) {
                         Some(name) => format!("did you mean `{name}`?"),
-                        None => "known here: from, [[fault]]".to_owned(),
+                        None => "known here: from, transport, [[fault]]".to_owned(),
                     };
                     self.note(key.span(), format!("unknown key `{found}`"), "not a key of a script", hint);
                 }
             }
         }
+        if script.transport == Transport::Udp {
+            self.check_transport(root);
+        }
         if script.faults.is_empty() && self.problems.is_empty() {
             self.problems.push(Problem::error(format!("{} has no fault", self.file.path.display()), EXAMPLE));
         }
         script
+    }
+
+    /// Datagrams pass by what stands in the RTSP connection.
+    fn check_transport(&mut self, root: &DeTable<'_>) {
+        let faults = root.get("fault").and_then(|faults| faults.get_ref().as_array());
+        for fault in faults.into_iter().flat_map(|faults| faults.iter()) {
+            let action = fault.get_ref().as_table().and_then(|fault| fault.get("do"));
+            let Some((word, span)) = action.and_then(|action| Some((action.get_ref().as_str()?, action.span()))) else {
+                continue;
+            };
+            if TCP_ONLY.contains(&word) {
+                let title = format!("do = {word:?} needs the transport tcp");
+                self.note(span, title, "datagrams are not delayed or rewritten", "remove it, or transport = \"udp\"");
+            }
+        }
     }
 
     fn faults(&mut self, value: &Spanned<DeValue<'_>>) -> Vec<Fault> {
@@ -288,6 +314,13 @@ mod tests {
             ),
             ("[[fault]]\ndo = \"cut\"\ntimes = 3\n", "times without repeat", "3:9", "add `repeat`"),
             ("[[fault]]\nat = \n", "this is not TOML", "2:", "must be TOML"),
+            ("transport = \"http\"\n", "transport = \"http\" is not one of its words", "1:13", "write one of tcp, udp"),
+            (
+                "transport = \"udp\"\n[[fault]]\ndo = \"delay\"\n",
+                "do = \"delay\" needs the transport tcp",
+                "3:6",
+                "remove it",
+            ),
             ("fault = 3\n", "fault has the wrong type", "1:9", "[[fault]]"),
         ];
         for (text, title, place, hint) in table {
