@@ -5,7 +5,7 @@
 //! ```
 
 mod camera;
-mod document;
+pub(crate) mod document;
 pub mod duration;
 pub mod effective;
 pub mod keys;
@@ -215,6 +215,11 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, ConfigErrors> {
 }
 
 fn read(path: &Path) -> Result<Arc<SourceFile>, Problem> {
+    read_text(path).map(|text| SourceFile::new(path.to_owned(), text))
+}
+
+/// The text of a file of at most 1 MiB.
+pub(crate) fn read_text(path: &Path) -> Result<String, Problem> {
     use std::io::Read;
     let shown = path.display();
     let unreadable = |error: io::Error| {
@@ -231,12 +236,11 @@ fn read(path: &Path) -> Result<Arc<SourceFile>, Problem> {
     if bytes.len() as u64 > FILE_MAX {
         return Err(Problem::error(format!("{shown} is larger than 1 MiB"), "name a configuration file"));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1;
         Problem::error(format!("{shown}:{line} is not UTF-8"), "save the file as UTF-8")
-    })?;
-    Ok(SourceFile::new(path.to_owned(), text))
+    })
 }
 
 /// Puts files together: cameras side by side, single tables key by key; nothing may be said twice.

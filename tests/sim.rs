@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use camring::sim::picture::{Color, bars_rgb};
 use camring::sim::stamp::{self, Stamp};
 use camring::sim::{
-    AuthScheme, Codec, FrameRate, Login, Pattern, SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
+    AuthScheme, Codec, FrameRate, ListenRefusal, Login, Pattern, SimConfig, SimError, SimServer, Size, StreamConfig,
+    Switch,
 };
 use gst::glib;
 use gst::prelude::*;
@@ -345,7 +346,7 @@ fn a_port_in_use_is_named() {
     let listen = std::net::SocketAddr::from(([127, 0, 0, 1], first.port()));
     let error = SimServer::start(SimConfig { listen, ..SimConfig::with_stream(small(Codec::Mjpeg)) });
     let error = error.expect_err("the port is taken");
-    assert!(matches!(error, SimError::Listen { in_use: true, .. }), "{error:?}");
+    assert!(matches!(error, SimError::Listen { refusal: ListenRefusal::InUse, .. }), "{error:?}");
     assert!(error.to_string().contains(&listen.to_string()), "{error}");
 }
 

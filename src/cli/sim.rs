@@ -11,8 +11,10 @@ use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
+use crate::sim::script::Script;
 use crate::sim::{
-    AuthScheme, Codec, FrameRate, Freeze, Login, Pattern, SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
+    AuthScheme, Codec, Faults, FrameRate, Freeze, ListenRefusal, Login, Pattern, SimConfig, SimError, SimServer, Size,
+    StreamConfig, Switch,
 };
 
 /// Holds the password when neither `--password-file` nor `--password-stdin` is given.
@@ -46,7 +48,7 @@ pub struct Args {
     /// What the pictures show.
     #[arg(long, value_enum, default_value_t)]
     pattern: Pattern,
-    /// Another number, another scene.
+    /// Another number, another scene, and other random choices of a script.
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
     /// Bits per second, such as 800k or 6M; by default a tenth of a bit per pixel. Not for mjpeg.
@@ -64,6 +66,12 @@ pub struct Args {
     /// How long the picture stands still; without it, to the end of the session.
     #[arg(long, requires = "freeze_after", value_parser = humantime::parse_duration, value_name = "DURATION")]
     freeze_for: Option<Duration>,
+    /// Let happen what this fault script says (docs/sim.md); it names the only transport, tcp unless it says udp.
+    #[arg(long, value_name = "FILE")]
+    script: Option<PathBuf>,
+    /// Write what the script does as JSON lines to this file, or to standard output (-).
+    #[arg(long, requires = "script", value_name = "FILE|-")]
+    events: Option<PathBuf>,
     /// Ask for this user and a password.
     #[arg(long)]
     user: Option<String>,
@@ -88,9 +96,10 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// What is wrong with the options (2), what is missing on this host (69), or why it did not stop in time (75).
+/// What is wrong with the options (2) or the script (78), what is missing on this host (69), or why it did not stop in time (75).
 pub fn run(args: Args) -> Result<(), Failure> {
     let (json, until_stdin_closes) = (args.json, args.until_stdin_closes);
+    let faults = faults(&args)?;
     let config = config(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -103,7 +112,11 @@ pub fn run(args: Args) -> Result<(), Failure> {
         End::watch(until_stdin_closes).context("cannot watch for signals").map_err(Failure::from)?
     };
     let description = Description::of(&config);
-    let camera = SimServer::start(config).map_err(failure)?;
+    let camera = match faults {
+        None => SimServer::start(config),
+        Some(faults) => SimServer::start_scripted(config, faults),
+    };
+    let camera = camera.map_err(failure)?;
     announce(&camera, description, json).context("cannot write to standard output").map_err(Failure::from)?;
     runtime.block_on(end.wait());
     eprintln!("camring sim: {} frames pushed, {} skipped", camera.frames_pushed(), camera.frames_skipped());
@@ -132,6 +145,22 @@ fn config(args: Args) -> Result<SimConfig, Failure> {
         freeze: args.freeze_after.map(|after| Freeze { after, lasting: args.freeze_for }),
     };
     Ok(SimConfig { listen: args.listen, streams: args.mount.into_iter().map(stream).collect(), login })
+}
+
+/// Reads the script and opens the event log, before anything starts.
+fn faults(args: &Args) -> Result<Option<Faults>, Failure> {
+    let Some(path) = &args.script else { return Ok(None) };
+    let script = Script::load(path).map_err(|errors| errors.report())?;
+    let events: Option<Box<dyn Write + Send>> = match args.events.as_deref() {
+        None => None,
+        Some(path) if path == Path::new("-") => Some(Box::new(std::io::stdout())),
+        Some(path) => {
+            let file = std::fs::File::create(path);
+            let file = file.with_context(|| format!("cannot write the event log to {}", path.display()));
+            Some(Box::new(file.map_err(|error| Failure::new(Exit::Usage, error))?))
+        }
+    };
+    Ok(Some(Faults { script, seed: args.seed, events }))
 }
 
 fn password(file: Option<&Path>, stdin: bool) -> Result<SecretString, Failure> {
@@ -168,7 +197,7 @@ fn parse_bitrate(text: &str) -> Result<u32, String> {
 fn failure(error: SimError) -> Failure {
     let exit = match &error {
         SimError::Config(_) => Exit::Usage,
-        SimError::Listen { error, .. } if error.matches(gio::IOErrorEnum::PermissionDenied) => Exit::Permission,
+        SimError::Listen { refusal: ListenRefusal::NotPermitted, .. } => Exit::Permission,
         SimError::Listen { .. } | SimError::MissingElement { .. } => Exit::Unavailable,
         SimError::Stop(_) => Exit::Temporary,
         SimError::Refused(_) | SimError::Gstreamer(_) | SimError::Thread(_) | SimError::Panicked => Exit::Failure,

@@ -54,14 +54,17 @@ pub(super) struct Document {
 impl Document {
     /// Reads a file; `None` when its syntax is wrong, so that nothing else can be said about it.
     pub(super) fn read(file: &Arc<SourceFile>, problems: &mut Vec<Problem>) -> Option<Self> {
-        let (table, errors) = DeTable::parse_recoverable(file.text());
-        if !errors.is_empty() {
-            problems.extend(errors.iter().map(|error| syntax(file, error)));
-            return None;
-        }
+        let table = parse(file, problems)?;
         let mut walk = Walk { file, problems };
         Some(walk.document(table.get_ref()))
     }
+}
+
+/// Reads the text of a file as TOML; `None` when its syntax is wrong, which is noted.
+pub(crate) fn parse<'a>(file: &'a Arc<SourceFile>, problems: &mut Vec<Problem>) -> Option<Spanned<DeTable<'a>>> {
+    let (table, errors) = DeTable::parse_recoverable(file.text());
+    problems.extend(errors.iter().map(|error| syntax(file, error)));
+    errors.is_empty().then_some(table)
 }
 
 fn syntax(file: &Arc<SourceFile>, error: &toml::de::Error) -> Problem {
@@ -78,7 +81,7 @@ fn syntax(file: &Arc<SourceFile>, error: &toml::de::Error) -> Problem {
     Problem::error(title, hint).at(Some(&place), error.message())
 }
 
-type Item<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
+pub(crate) type Item<'a, 'i> = (&'a Spanned<std::borrow::Cow<'i, str>>, &'a Spanned<DeValue<'i>>);
 
 struct Walk<'a> {
     file: &'a Arc<SourceFile>,
@@ -246,7 +249,8 @@ impl Walk<'_> {
     }
 }
 
-fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Item<'a, 'i>> {
+/// The keys of a table in the order of the file.
+pub(crate) fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<Item<'a, 'i>> {
     let mut items: Vec<Item<'a, 'i>> = table.iter().collect();
     items.sort_by_key(|(key, _)| key.span().start);
     items

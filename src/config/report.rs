@@ -16,13 +16,21 @@ pub struct SourceFile {
     /// Where it was read from, as it is printed.
     pub path: PathBuf,
     text: String,
+    /// Says of a key whether its value may be quoted.
+    is_public: fn(&str) -> bool,
 }
 
 impl SourceFile {
     /// A file of this text.
     #[must_use]
     pub fn new(path: PathBuf, text: String) -> Arc<Self> {
-        Arc::new(Self { path, text })
+        Arc::new(Self { path, text, is_public: keys::is_public })
+    }
+
+    /// A file of this text in which no key is a secret; an address with a password is masked all the same.
+    #[must_use]
+    pub fn without_secrets(path: PathBuf, text: String) -> Arc<Self> {
+        Arc::new(Self { path, text, is_public: |_| true })
     }
 
     pub(super) fn text(&self) -> &str {
@@ -179,7 +187,7 @@ impl Problem {
 }
 
 fn mask(file: &SourceFile) -> Masked {
-    Masked::new(&file.text, keys::is_public)
+    Masked::new(&file.text, file.is_public)
 }
 
 /// The marked lines of one file, without its secrets.

@@ -311,7 +311,7 @@ impl Refusal {
 }
 
 /// The type of a value with its article.
-pub(super) fn type_noun(value: &DeValue<'_>) -> &'static str {
+pub(crate) fn type_noun(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",
         DeValue::Integer(_) => "an integer",

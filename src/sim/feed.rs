@@ -4,7 +4,7 @@
 //! watches, and every media of a stream gets the same frames. A frame that cannot be handed over in time is skipped,
 //! which shows as a gap in the numbers; there is no burst to catch up.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,16 +13,47 @@ use gst::prelude::*;
 
 use super::config::{Size, StreamConfig};
 use super::picture::{I420Mut, Painter};
+use super::script::PictureFault;
 use super::stamp::{self, Stamp};
 
 /// Pictures that may be on their way through the encoder at once.
 const BUFFERS: u32 = 6;
+
+/// Black in limited range; in JPEG's full range a very dark grey.
+const BLACK: [u8; 3] = [16, 128, 128];
+/// What a decoder shows whose memory is all zeros: the green of a lost reference.
+const GREEN: [u8; 3] = [0, 0, 0];
 
 /// Pictures of all streams of one server.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) pushed: AtomicU64,
     pub(super) skipped: AtomicU64,
+}
+
+/// What is wrong with the pictures of all streams of one server at the moment.
+#[derive(Debug, Default)]
+pub(super) struct Pictures(AtomicU8);
+
+impl Pictures {
+    pub(super) fn set(&self, fault: Option<PictureFault>) {
+        let number = match fault {
+            None => 0,
+            Some(PictureFault::Frozen) => 1,
+            Some(PictureFault::Black) => 2,
+            Some(PictureFault::Green) => 3,
+        };
+        self.0.store(number, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<PictureFault> {
+        match self.0.load(Ordering::Relaxed) {
+            1 => Some(PictureFault::Frozen),
+            2 => Some(PictureFault::Black),
+            3 => Some(PictureFault::Green),
+            _ => None,
+        }
+    }
 }
 
 /// One stream: what it shows and since when.
@@ -34,6 +65,7 @@ pub(super) struct Stream {
     first: View,
     second: Option<View>,
     counts: Arc<Counts>,
+    pictures: Arc<Pictures>,
 }
 
 /// Everything that depends on the size.
@@ -46,10 +78,15 @@ struct View {
 
 impl Stream {
     /// Prepares the pictures; takes as long as [`Painter::new`], twice when the size is to change.
-    pub(super) fn new(config: StreamConfig, run_id: u16, counts: Arc<Counts>) -> Result<Self, glib::BoolError> {
+    pub(super) fn new(
+        config: StreamConfig,
+        run_id: u16,
+        counts: Arc<Counts>,
+        pictures: Arc<Pictures>,
+    ) -> Result<Self, glib::BoolError> {
         let first = View::new(&config, config.size)?;
         let second = config.switch.map(|switch| View::new(&config, switch.size)).transpose()?;
-        Ok(Self { config, run_id, start_us: glib::monotonic_time(), first, second, counts })
+        Ok(Self { config, run_id, start_us: glib::monotonic_time(), first, second, counts, pictures })
     }
 
     pub(super) fn caps(&self) -> &gst::Caps {
@@ -153,10 +190,10 @@ pub(super) struct Feed {
     source: gst_app::AppSrc,
     stop: Arc<Stop>,
     last_pts: Option<gst::ClockTime>,
+    /// What the newest picture shows.
+    last_stamp: Option<Stamp>,
     /// When the first picture was handed over, nanoseconds on the stream's clock.
     first_ns: Option<u64>,
-    /// What the picture that stands still is stamped with.
-    frozen: Option<Stamp>,
     /// When this feed began, which is before its media plays: no running time can be longer.
     began_ns: u64,
 }
@@ -172,7 +209,7 @@ enum Outcome {
 impl Feed {
     pub(super) fn new(stream: Arc<Stream>, source: gst_app::AppSrc, stop: Arc<Stop>) -> Self {
         let began_ns = stream.now_ns();
-        Self { stream, source, stop, last_pts: None, first_ns: None, frozen: None, began_ns }
+        Self { stream, source, stop, last_pts: None, last_stamp: None, first_ns: None, began_ns }
     }
 
     /// Feeds the media until it or the server ends; an error is logged, and the client sees the stream end.
@@ -219,12 +256,19 @@ impl Feed {
     /// Paints frame `number`, waits for its time, stamps it and hands it over.
     fn frame(&mut self, view: &View, pool: &Pool, number: u64) -> Result<Outcome, glib::BoolError> {
         // The number in the stamp wraps after 5 years of 25 frames per second.
-        let still = self.is_still(number);
-        let stamped_number = self.frozen.filter(|_| still).map_or(number as u32, |stamp| stamp.number);
+        let stamped_number = number as u32;
+        let fault = self.stream.pictures.get();
+        let still = fault == Some(PictureFault::Frozen) || self.is_still(number);
+        let frozen = self.last_stamp.filter(|_| still);
+        let shown_number = frozen.map_or(stamped_number, |stamp| stamp.number);
         let painted = pool.acquire().map(|mut buffer| {
             let picture = buffer.get_mut().expect("a buffer fresh from the pool has no other owner");
             let mut bytes = picture.map_writable()?;
-            view.painter.paint(stamped_number, &mut view.planes(&mut bytes));
+            match fault {
+                None | Some(PictureFault::Frozen) => view.painter.paint(shown_number, &mut view.planes(&mut bytes)),
+                Some(PictureFault::Black) => view.planes(&mut bytes).fill(BLACK),
+                Some(PictureFault::Green) => view.planes(&mut bytes).fill(GREEN),
+            }
             drop(bytes);
             Ok::<_, glib::BoolError>(buffer)
         });
@@ -237,7 +281,8 @@ impl Feed {
         };
         let mono_us = glib::monotonic_time();
         let stamp = Stamp { run_id: self.stream.run_id, number: stamped_number, mono_us: mono_us.unsigned_abs() };
-        let stamp = if still { *self.frozen.get_or_insert(stamp) } else { stamp };
+        let stamp = frozen.unwrap_or(stamp);
+        self.last_stamp = Some(stamp);
         let picture = buffer.get_mut().expect("nobody else has seen this buffer");
         view.stamp(&mut picture.map_writable()?, &stamp).map_err(|error| glib::bool_error!("{error}"))?;
         let pts = self.pts(due_ns);

@@ -10,9 +10,12 @@
 //! ```
 
 mod config;
+mod events;
 mod feed;
+mod interposer;
 mod jpeg;
 pub mod picture;
+pub mod script;
 mod server;
 pub mod stamp;
 pub mod tally;
@@ -21,8 +24,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use config::{AuthScheme, Codec, FrameRate, Freeze, Login, SimConfig, Size, StreamConfig, Switch};
+pub use interposer::Faults;
 pub use picture::Pattern;
 pub use server::SimServer;
+
+/// Why an address cannot be listened on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ListenRefusal {
+    /// Another process has it.
+    InUse,
+    /// This user may not have it.
+    NotPermitted,
+    /// Anything else, such as an address of another host.
+    Other,
+}
 
 /// Why a simulated camera cannot start or stop.
 #[derive(Debug, thiserror::Error)]
@@ -39,18 +54,17 @@ pub enum SimError {
         package: &'static str,
     },
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {error}; {}", if *.in_use {
-        "stop the process that has the port, or use port 0 for any free one"
-    } else {
-        "choose an address of this host and a port of 1024 or above"
+    #[error("cannot listen on {address}: {error}; {}", match .refusal {
+        ListenRefusal::InUse => "stop the process that has the port, or use port 0 for any free one",
+        ListenRefusal::NotPermitted | ListenRefusal::Other => "choose an address of this host and a port of 1024 or above",
     })]
     Listen {
         /// The address that was asked for.
         address: SocketAddr,
-        /// Whether another process has it.
-        in_use: bool,
+        /// Why it cannot be had.
+        refusal: ListenRefusal,
         /// What the system said.
-        error: gst::glib::Error,
+        error: String,
     },
     /// GStreamer refused something that it should not.
     #[error("GStreamer refused: {0}")]
@@ -67,4 +81,16 @@ pub enum SimError {
     /// A bug.
     #[error("the simulated camera's thread panicked; please report this")]
     Panicked,
+}
+
+impl SimError {
+    /// A refusal of the system to listen.
+    fn listen(address: SocketAddr, error: &std::io::Error) -> Self {
+        let refusal = match error.kind() {
+            std::io::ErrorKind::AddrInUse => ListenRefusal::InUse,
+            std::io::ErrorKind::PermissionDenied => ListenRefusal::NotPermitted,
+            _ => ListenRefusal::Other,
+        };
+        Self::Listen { address, refusal, error: error.to_string() }
+    }
 }

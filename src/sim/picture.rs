@@ -61,6 +61,15 @@ pub struct I420Mut<'a> {
     pub chroma_stride: usize,
 }
 
+impl I420Mut<'_> {
+    /// Makes all of the picture one colour, given as Y'CbCr.
+    pub fn fill(&mut self, [y, u, v]: [u8; 3]) {
+        self.y.fill(y);
+        self.u.fill(u);
+        self.v.fill(v);
+    }
+}
+
 /// Paints the pictures of one camera.
 #[derive(Debug)]
 pub struct Painter {

@@ -13,10 +13,11 @@ use gst_rtsp_server::prelude::*;
 use gst_rtsp_server::{RTSPAuth, RTSPFilterResult, RTSPMedia, RTSPMediaFactory, RTSPServer, RTSPToken};
 use secrecy::ExposeSecret;
 
-use super::SimError;
 use super::config::{AuthScheme, Codec, Login, SimConfig, StreamConfig};
 use super::feed::{Counts, Feed, Stop, Stream};
-use super::jpeg;
+use super::interposer::{Datagrams, Faults, Interposer, Taps};
+use super::script::Transport;
+use super::{ListenRefusal, SimError, jpeg};
 
 /// How long a stop may take before the server's thread is left behind.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,6 +34,8 @@ pub struct SimServer {
     port: u16,
     run_id: u16,
     counts: Arc<Counts>,
+    /// In front of a camera with a fault script.
+    interposer: Option<Interposer>,
     context: glib::MainContext,
     stopping: Arc<AtomicBool>,
     stopped: Receiver<()>,
@@ -48,21 +51,39 @@ impl SimServer {
     ///
     /// What is wrong with the configuration, which element is missing, or why the address cannot be listened on.
     pub fn start(config: SimConfig) -> Result<Self, SimError> {
+        Self::start_with(config, None)
+    }
+
+    /// Starts a camera to which a script happens; it serves the script's transport only.
+    ///
+    /// # Errors
+    ///
+    /// As [`SimServer::start`].
+    pub fn start_scripted(config: SimConfig, faults: Faults) -> Result<Self, SimError> {
+        Self::start_with(config, Some(faults))
+    }
+
+    fn start_with(config: SimConfig, faults: Option<Faults>) -> Result<Self, SimError> {
         config.check()?;
         gst::init()?;
         check_elements(&config.streams)?;
         let run_id = fastrand::u16(1..);
         let counts = Arc::new(Counts::default());
-        let feeds = Feeds::default();
+        let is_udp = faults.as_ref().is_some_and(|faults| faults.script.transport == Transport::Udp);
+        let taps = Taps { datagrams: is_udp.then(Arc::default), ..Taps::default() };
+        let feeds = Feeds { datagrams: taps.datagrams.clone(), ..Feeds::default() };
         let server = RTSPServer::new();
         let mounts = server.mount_points().ok_or_else(|| glib::bool_error!("the server has no mount points"))?;
         for stream in &config.streams {
-            let stream = Arc::new(Stream::new(stream.clone(), run_id, Arc::clone(&counts))?);
+            let stream =
+                Arc::new(Stream::new(stream.clone(), run_id, Arc::clone(&counts), Arc::clone(&taps.pictures))?);
             let mount = stream.config.mount.clone();
             mounts.add_factory(&mount, factory(stream, config.login.is_some(), feeds.clone()));
         }
         server.set_auth(config.login.as_ref().map(auth).as_ref());
-        let (source, port) = listen(&server, config.listen)?;
+        // Behind a script, the server itself is where only the interposer finds it.
+        let own = faults.as_ref().map_or(config.listen, |_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let (source, port) = listen(&server, own)?;
         let context = glib::MainContext::new();
         source.attach(Some(&context));
         let stopping = Arc::new(AtomicBool::new(false));
@@ -72,8 +93,16 @@ impl SimServer {
             service.run();
             drop(ended);
         })?;
-        let urls = config.streams.iter().map(|stream| url(config.listen.ip(), port, &stream.mount)).collect();
-        Ok(Self { urls, port, run_id, counts, context, stopping, stopped, thread: Some(thread) })
+        let (urls, interposer, thread) = (Vec::new(), None, Some(thread));
+        let mut camera = Self { urls, port, run_id, counts, interposer, context, stopping, stopped, thread };
+        if let Some(faults) = faults {
+            let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            let interposer = Interposer::start(config.listen, behind, faults, taps)?;
+            (camera.port, camera.interposer) = (interposer.port(), Some(interposer));
+        }
+        let url = |stream: &StreamConfig| url(config.listen.ip(), camera.port, &stream.mount);
+        camera.urls = config.streams.iter().map(url).collect();
+        Ok(camera)
     }
 
     /// URL of the first stream; never with credentials in it.
@@ -123,6 +152,11 @@ impl SimServer {
     }
 
     fn shut_down(&mut self) -> Result<(), SimError> {
+        let interposer = self.interposer.take().map_or(Ok(()), |mut interposer| interposer.shut_down());
+        self.shut_down_server().and(interposer)
+    }
+
+    fn shut_down_server(&mut self) -> Result<(), SimError> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         self.stopping.store(true, Ordering::Release);
         self.context.wakeup();
@@ -158,11 +192,15 @@ fn listen(server: &RTSPServer, address: SocketAddr) -> Result<(glib::Source, u16
         // Clients are served by the thread of `Service`, which ends with the server.
         pool.set_max_threads(0);
     }
-    let source = server.create_source(gio::Cancellable::NONE).map_err(|error| SimError::Listen {
-        address,
-        in_use: error.matches(gio::IOErrorEnum::AddressInUse),
-        error,
-    })?;
+    let refused = |error: glib::Error| {
+        let refusal = match error.kind() {
+            Some(gio::IOErrorEnum::AddressInUse) => ListenRefusal::InUse,
+            Some(gio::IOErrorEnum::PermissionDenied) => ListenRefusal::NotPermitted,
+            _ => ListenRefusal::Other,
+        };
+        SimError::Listen { address, refusal, error: error.to_string() }
+    };
+    let source = server.create_source(gio::Cancellable::NONE).map_err(refused)?;
     let port = u16::try_from(server.bound_port()).map_err(|_| glib::bool_error!("the bound port is not known"))?;
     Ok((source, port))
 }
@@ -245,6 +283,8 @@ fn launch_line(stream: &StreamConfig) -> String {
 #[derive(Clone, Default)]
 struct Feeds {
     running: Arc<Mutex<Vec<Running>>>,
+    /// What happens to datagrams, in a script about them.
+    datagrams: Option<Arc<Datagrams>>,
 }
 
 struct Running {
@@ -262,10 +302,13 @@ impl Feeds {
             .by_name("camera")
             .and_then(|element| element.downcast::<gst_app::AppSrc>().ok())
             .ok_or_else(|| glib::bool_error!("the pipeline has no source"))?;
+        let pad = pipeline.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
+        let pad = pad.ok_or_else(|| glib::bool_error!("the pipeline has no payloader"))?;
         if stream.config.codec == Codec::Mjpeg && !jpeg::fits_header(stream.config.size) {
-            let pad = pipeline.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
-            let pad = pad.ok_or_else(|| glib::bool_error!("the pipeline has no payloader"))?;
             jpeg::state_size(&pad, stream.config.size);
+        }
+        if let Some(datagrams) = &self.datagrams {
+            datagrams.tap(&pad);
         }
         source.set_caps(Some(stream.caps()));
         let stop = Arc::new(Stop::default());
