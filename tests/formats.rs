@@ -40,6 +40,9 @@ impl Reference {
             Codec::H264 => "rtph264depay ! h264parse ! avdec_h264 name=decoder max-threads=1",
             Codec::H265 => "rtph265depay ! h265parse ! avdec_h265 name=decoder max-threads=1",
             Codec::Mjpeg => "rtpjpegdepay ! jpegdec name=decoder",
+            Codec::Vp8 => "rtpvp8depay ! vp8dec name=decoder",
+            Codec::Vp9 => "rtpvp9depay ! vp9parse ! vp9dec name=decoder",
+            Codec::Mpeg4 => "rtpmp4vdepay ! mpeg4videoparse ! avdec_mpeg4 name=decoder max-threads=1",
             Codec::Theora => "rtptheoradepay ! theoradec name=decoder",
         };
         let line = format!("rtspsrc name=source protocols=tcp ! {tail} ! appsink name=sink sync=false");

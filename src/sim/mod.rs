@@ -10,17 +10,21 @@
 //! ```
 
 mod config;
+mod encoder;
 mod feed;
 mod jpeg;
+mod marker;
 pub mod picture;
 mod server;
 pub mod stamp;
 pub mod tally;
+mod times;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use config::{AuthScheme, Codec, FrameRate, Login, SimConfig, Size, StreamConfig, Switch};
+pub use config::{AuthScheme, FrameRate, Login, SimConfig, Size, StreamConfig, Switch};
+pub use encoder::{Chroma, Codec, Depth, Encoding, Markers, Profile, Scan};
 pub use picture::Pattern;
 pub use server::SimServer;
 
