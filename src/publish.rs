@@ -8,7 +8,7 @@ use camring_ring::{
     ClaimError, Counter, FrameFlags, FrameMeta, Geometry, PixelFormat, PublishError, Reason, TimeSource, Writer,
 };
 
-use crate::convert::convert;
+use crate::scale::{Limit, fit};
 use crate::source::{FrameRef, FrameSink};
 
 /// What the publisher and the supervisor tell each other without waiting.
@@ -37,6 +37,7 @@ impl Shared {
 pub struct Publisher {
     camera: String,
     writer: Writer,
+    limit: Limit,
     shared: Arc<Shared>,
     source_seq: u64,
     /// Source pictures since the last published frame, without the one in hand.
@@ -45,11 +46,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher into `writer`'s ring; `camera` is for the log.
+    /// A publisher into `writer`'s ring; `camera` is for the log, pictures above `limit` are scaled down.
     #[must_use]
-    pub fn new(camera: String, writer: Writer, shared: Arc<Shared>) -> Self {
+    pub fn new(camera: String, writer: Writer, limit: Limit, shared: Arc<Shared>) -> Self {
         let source_seq = writer.source_seq();
-        Self { camera, writer, shared, source_seq, gap: 0, session: None }
+        Self { camera, writer, limit, shared, source_seq, gap: 0, session: None }
     }
 
     /// Everything the ring is to say about `frame`.
@@ -57,8 +58,12 @@ impl Publisher {
         let timing = &frame.timing;
         let reconnected = self.session.is_some_and(|previous| previous != session);
         let gap = u32::try_from(self.gap).unwrap_or(u32::MAX);
-        let flags = frame.flags.with_if(gap > 0, FrameFlags::GAP);
+        let scaled = (geometry.width, geometry.height) != (frame.width, frame.height);
+        let flags = frame.flags.with_if(gap > 0, FrameFlags::GAP).with_if(scaled, FrameFlags::SCALED);
+        let scale = |to: u32, from: u32| (f64::from(to) / f64::from(from)) as f32;
         FrameMeta {
+            source_size: (frame.width, frame.height),
+            scale: (scale(geometry.width, frame.width), scale(geometry.height, frame.height)),
             flags: flags.with_if(reconnected, FrameFlags::AFTER_RECONNECT.with(FrameFlags::DISCONT)),
             color: frame.color,
             rtp_timestamp: timing.rtp_timestamp,
@@ -80,9 +85,10 @@ impl Publisher {
 
     fn publish(&mut self, frame: &FrameRef<'_>) -> Result<(), Refused> {
         let session = self.shared.session.load(Relaxed);
-        let geometry = Geometry::packed(frame.width, frame.height, PixelFormat::Bgr).ok_or(Refused::Shapeless)?;
+        let (width, height) = self.limit.size_of(frame.width, frame.height);
+        let geometry = Geometry::packed(width, height, PixelFormat::Bgr).ok_or(Refused::Shapeless)?;
         let mut slot = self.writer.claim(geometry.len).map_err(Refused::Claim)?;
-        convert(frame, &geometry, slot.as_mut()).map_err(|error| Refused::Convert(error.to_string()))?;
+        fit(frame, &geometry, slot.as_mut()).map_err(|error| Refused::Convert(error.to_string()))?;
         let meta = self.describe(frame, geometry, session);
         self.writer.publish(slot, meta).map_err(Refused::Publish)?;
         self.session = Some(session);

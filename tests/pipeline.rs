@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use camring::convert::convert;
 use camring::pipeline::{
-    AccessUnits, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions, Transport,
+    AccessUnits, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions,
+    Transport,
 };
 use camring::source::{
     FrameRef, FrameSink, FrameSource, FrameTiming, Loan, Progress, RetryClass, RetryReason, Session, SourceEvent,
@@ -614,7 +615,7 @@ fn a_file_is_played_over_and_over_in_one_growing_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("loop.mp4");
     write_file(&path, "videotestsrc num-buffers=10", "320,height=240,framerate=50/1", "x264enc tune=zerolatency");
-    let mut watch = Watch::start(&mut FileSource { path });
+    let mut watch = Watch::start(&mut FileSource { path, deinterlace: Deinterlace::Off });
     watch.wait_for(35);
     watch.stop();
     let pictures = watch.album.pictures();
@@ -627,13 +628,17 @@ fn files_that_cannot_be_played_are_refused_in_words() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = folder.path().join("notes.txt");
     std::fs::write(&text, "these are words and not a video\n".repeat(50)).expect("it is written");
-    let mut watch = Watch::start(&mut FileSource { path: text });
+    let mut watch = Watch::start(&mut FileSource { path: text, deinterlace: Deinterlace::Off });
     let end = watch.end();
     assert_eq!(end.class, RetryClass::Permanent, "{end:?}");
     watch.stop();
     let (sink, home) = lend(&Album::default());
     let (sender, _events) = bounded(4);
-    let refused = FileSource { path: folder.path().join("none.mp4") }.start(sink, sender, Arc::default());
+    let refused = FileSource { path: folder.path().join("none.mp4"), deinterlace: Deinterlace::Off }.start(
+        sink,
+        sender,
+        Arc::default(),
+    );
     assert_eq!(refused.err().expect("there is no file").reason, Reason::NotFound);
     home.recv_timeout(DEADLINE).expect("the sink comes home");
 }

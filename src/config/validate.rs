@@ -21,7 +21,6 @@ pub(super) fn camera(merged: &Merged<'_>, mount: Option<&MountRoom>, problems: &
     secrets_in_file(merged, problems);
     tls(merged, problems);
     reconnect(merged, problems);
-    frame_sizes(merged, problems);
     if let Some(mount) = mount {
         ring_fits(merged, mount, problems);
     }
@@ -130,17 +129,6 @@ fn reconnect(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
     must(first, max, of(first) <= of(max), "is longer than");
     let (request, connect) = ("reconnect.request_timeout", "reconnect.connect_timeout");
     must(request, connect, of(request) < of(connect), "is not shorter than");
-}
-
-fn frame_sizes(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
-    if let (Some(test), MaxSize::Fixed(max)) = (merged.test(), merged.max_size())
-        && !max.holds(test.size)
-    {
-        let title = format!("the test picture of {} is larger than max_size {max}", test.size);
-        let problem = Problem::error(title, "raise max_size or make test.size smaller; frames are not scaled");
-        let test_place = merged.place("test.size").or_else(|| merged.camera.tables.get("test"));
-        problems.push(problem.at(test_place, "too large").at(merged.place("max_size"), "the largest frame"));
-    }
 }
 
 /// The size of the largest frame, when it is known before the first one.
