@@ -588,7 +588,9 @@ fn colours_survive_every_codec_matrix_range_and_sampling() {
         ("I420", "1:3:5:1", x264, 1, 1, SourceLayout::I420),
         ("Y42B", "bt601", x264, 6, 0, SourceLayout::I422),
         ("Y444", "bt709", x264, 1, 0, SourceLayout::I444),
-        ("I420_10LE", "bt709", x264, 1, 0, SourceLayout::Other),
+        ("I420_10LE", "bt709", x264, 1, 0, SourceLayout::I010),
+        ("I422_10LE", "bt709", x264, 1, 0, SourceLayout::I210),
+        ("Y444_10LE", "bt709", x264, 1, 0, SourceLayout::Other),
     ] {
         let server = Server::new(&launch(format, colorimetry, coder));
         let mut watch = Watch::start(&mut camera(&server));
