@@ -284,9 +284,13 @@ impl Encoding {
         let encoder = match codec {
             Codec::H264 => {
                 let encoder = self.x264(kbit, gop);
-                // Slices that share a packet would share its marker.
-                let aggregate = if self.markers == Markers::PerSlice { "none" } else { "zero-latency" };
-                format!("{encoder} ! rtph264pay name=pay0 pt=96 config-interval=-1 aggregate-mode={aggregate}")
+                // Slices that share a packet would share its marker, and alone the payloader would put parameter sets
+                // before each slice of a key frame, as if it began a picture: the session description has them.
+                let packets = match self.markers {
+                    Markers::PerPicture => "config-interval=-1 aggregate-mode=zero-latency",
+                    Markers::PerSlice => "config-interval=0 aggregate-mode=none",
+                };
+                format!("{encoder} ! rtph264pay name=pay0 pt=96 {packets}")
             }
             Codec::H265 => {
                 let encoder = self.x265(kbit, gop);
