@@ -11,8 +11,10 @@ use crate::camera::Policy;
 use crate::config::words::{self, Switch, Word};
 use crate::config::{Access, Camera, DecodeDevice, Group, Idle, MaxSize, Source, Tls};
 use crate::pipeline::{
-    AccessUnits, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions, Transport,
+    AccessUnits, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions,
+    Transport,
 };
+use crate::scale::Limit;
 use crate::source::{Demand, FrameSource};
 
 /// Packets of a TCP session are never late, only lost by the camera; those of UDP may be.
@@ -63,7 +65,9 @@ pub fn source(camera: &Camera, access: Option<Access>) -> Box<dyn FrameSource> {
             size: (picture.size.width, picture.size.height),
             fps: picture.fps,
         }),
-        (Source::File(path), _) => Box::new(FileSource { path: path.clone() }),
+        (Source::File(path), _) => {
+            Box::new(FileSource { path: path.clone(), deinterlace: deinterlace(camera.deinterlace) })
+        }
         (Source::Rtsp(address), access) => {
             let access = access.unwrap_or(Access { url: address.url.clone(), user: None, password: None });
             Box::new(RtspSource::new(rtsp(camera, access)))
@@ -101,7 +105,25 @@ fn rtsp(camera: &Camera, access: Access) -> RtspSourceConfig {
             words::AccessUnits::Marker => AccessUnits::Marker,
             words::AccessUnits::Parse => AccessUnits::Parse,
         },
+        deinterlace: deinterlace(camera.deinterlace),
         ..RtspSourceConfig::new(&access.url.expose())
+    }
+}
+
+fn deinterlace(word: words::Deinterlace) -> Deinterlace {
+    match word {
+        words::Deinterlace::Off => Deinterlace::Off,
+        words::Deinterlace::Linear => Deinterlace::Linear,
+        words::Deinterlace::Yadif => Deinterlace::Yadif,
+    }
+}
+
+/// The largest picture that a camera publishes.
+#[must_use]
+pub fn limit(camera: &Camera) -> Limit {
+    match camera.max_size {
+        MaxSize::Source => Limit(None),
+        MaxSize::Fixed(size) => Limit(Some((size.width, size.height))),
     }
 }
 

@@ -9,7 +9,7 @@
 //!    v                                                                  |
 //!  pipeline/sample.rs   caps, stride, times -> FrameRef<'_> (borrowed)  |
 //!    v                                                                  |
-//!  publish.rs           claim slot -> convert.rs writes BGR -> publish  |
+//!  publish.rs           claim -> scale.rs, convert.rs: BGR -> publish   |
 //!    v                                                                  |
 //!  camring_ring::Writer =========== segment named by the camera ========+
 //!
@@ -33,6 +33,7 @@ pub mod pipeline;
 pub mod publish;
 pub mod reload;
 pub mod report;
+pub mod scale;
 pub mod shutdown;
 #[cfg(feature = "sim")]
 pub mod sim;

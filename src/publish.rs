@@ -9,8 +9,17 @@ use camring_ring::{
     WriterOptions,
 };
 
-use crate::convert::convert;
+use crate::scale::{Limit, fit};
 use crate::source::{FrameRef, FrameSink};
+
+/// What the ring and its frames are to be from now on.
+#[derive(Debug)]
+pub struct Shape {
+    /// How the ring is made.
+    pub options: WriterOptions,
+    /// The largest frame.
+    pub limit: Limit,
+}
 
 /// What the publisher and the supervisor tell each other without waiting.
 #[derive(Debug, Default)]
@@ -24,17 +33,17 @@ pub struct Shared {
     /// Whether there is something in `shape`: the publisher looks there only then.
     reshaped: AtomicBool,
     /// How the ring is to be made anew.
-    shape: Mutex<Option<WriterOptions>>,
+    shape: Mutex<Option<Shape>>,
 }
 
 impl Shared {
-    /// Has the next frame begin a new generation of the ring, made as `options` say.
-    pub fn reshape(&self, options: WriterOptions) {
-        *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = Some(options);
+    /// Has the next frame begin a new generation of the ring, made as `shape` says.
+    pub fn reshape(&self, shape: Shape) {
+        *self.shape.lock().unwrap_or_else(PoisonError::into_inner) = Some(shape);
         self.reshaped.store(true, Release);
     }
 
-    fn take_shape(&self) -> Option<WriterOptions> {
+    fn take_shape(&self) -> Option<Shape> {
         // Once per reload; otherwise this one load.
         if !self.reshaped.swap(false, Acquire) {
             return None;
@@ -56,6 +65,7 @@ impl Shared {
 pub struct Publisher {
     camera: String,
     writer: Writer,
+    limit: Limit,
     shared: Arc<Shared>,
     source_seq: u64,
     /// Source pictures since the last published frame, without the one in hand.
@@ -66,11 +76,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// A publisher into `writer`'s ring; `camera` is for the log.
+    /// A publisher into `writer`'s ring; `camera` is for the log, pictures above `limit` are scaled down.
     #[must_use]
-    pub fn new(camera: String, writer: Writer, shared: Arc<Shared>) -> Self {
+    pub fn new(camera: String, writer: Writer, limit: Limit, shared: Arc<Shared>) -> Self {
         let source_seq = writer.source_seq();
-        Self { camera, writer, shared, source_seq, gap: 0, session: None, reshaping: false }
+        Self { camera, writer, limit, shared, source_seq, gap: 0, session: None, reshaping: false }
     }
 
     /// Everything the ring is to say about `frame`.
@@ -78,8 +88,12 @@ impl Publisher {
         let timing = &frame.timing;
         let reconnected = self.session.is_some_and(|previous| previous != session);
         let gap = u32::try_from(self.gap).unwrap_or(u32::MAX);
-        let flags = frame.flags.with_if(gap > 0, FrameFlags::GAP);
+        let scaled = (geometry.width, geometry.height) != (frame.width, frame.height);
+        let flags = frame.flags.with_if(gap > 0, FrameFlags::GAP).with_if(scaled, FrameFlags::SCALED);
+        let scale = |to: u32, from: u32| (f64::from(to) / f64::from(from)) as f32;
         FrameMeta {
+            source_size: (frame.width, frame.height),
+            scale: (scale(geometry.width, frame.width), scale(geometry.height, frame.height)),
             flags: flags.with_if(reconnected, FrameFlags::AFTER_RECONNECT.with(FrameFlags::DISCONT)),
             color: frame.color,
             rtp_timestamp: timing.rtp_timestamp,
@@ -101,9 +115,10 @@ impl Publisher {
 
     fn publish(&mut self, frame: &FrameRef<'_>) -> Result<(), Refused> {
         let session = self.shared.session.load(Relaxed);
-        let geometry = Geometry::packed(frame.width, frame.height, PixelFormat::Bgr).ok_or(Refused::Shapeless)?;
+        let (width, height) = self.limit.size_of(frame.width, frame.height);
+        let geometry = Geometry::packed(width, height, PixelFormat::Bgr).ok_or(Refused::Shapeless)?;
         let mut slot = self.writer.claim(geometry.len).map_err(Refused::Claim)?;
-        convert(frame, &geometry, slot.as_mut()).map_err(|error| Refused::Convert(error.to_string()))?;
+        fit(frame, &geometry, slot.as_mut()).map_err(|error| Refused::Convert(error.to_string()))?;
         let meta = self.describe(frame, geometry, session);
         self.writer.publish(slot, meta).map_err(Refused::Publish)?;
         self.session = Some(session);
@@ -136,7 +151,8 @@ impl FrameSink for Publisher {
     fn frame(&mut self, frame: &FrameRef<'_>) {
         self.source_seq += 1;
         self.gap += u64::from(frame.lost_before);
-        if let Some(options) = self.shared.take_shape() {
+        if let Some(Shape { options, limit }) = self.shared.take_shape() {
+            self.limit = limit;
             self.writer.reshape(options);
             self.reshaping = true;
         }

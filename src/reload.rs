@@ -27,7 +27,7 @@ use crate::camera::{Reload, Renewal};
 use crate::config::{
     self, Access, Camera, Config, ConfigErrors, LoadOptions, LogSettings, MountRoom, Problem, SecretStore, Setting,
 };
-use crate::publish::Shared;
+use crate::publish::{Shape, Shared};
 
 /// How long the supervisor may take until it hears of a reload; it is busy for no longer than a teardown.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
@@ -186,7 +186,7 @@ impl Reloader {
         let any = |effect| changes.iter().any(|change| Effect::of(change.path) == effect);
         if any(Effect::Generation) {
             match assemble::writer_options(&camera, &self.shm) {
-                Ok(options) => self.shared.reshape(options),
+                Ok(options) => self.shared.reshape(Shape { options, limit: assemble::limit(&camera) }),
                 Err(error) => {
                     tracing::error!(camera = name, "the configuration is not taken over: {error}");
                     return Reload::Kept;

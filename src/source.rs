@@ -30,6 +30,12 @@ pub enum SourceLayout {
     I444,
     /// Y and interleaved UV; chroma halved both ways.
     Nv12,
+    /// As [`I420`](Self::I420), each sample 10 bits in two bytes, little-endian.
+    I010,
+    /// As [`I422`](Self::I422), each sample 10 bits in two bytes, little-endian.
+    I210,
+    /// As [`Nv12`](Self::Nv12), each sample in the upper 10 bits of two bytes, little-endian.
+    P010,
     /// Packed blue, green, red.
     Bgr,
     /// Packed red, green, blue.
@@ -48,7 +54,7 @@ impl SourceLayout {
             Self::Nv12 => PixelFormat::Nv12,
             Self::Bgr => PixelFormat::Bgr,
             Self::Rgb => PixelFormat::Rgb,
-            Self::I422 | Self::I444 | Self::Other => PixelFormat::Opaque,
+            Self::I422 | Self::I444 | Self::I010 | Self::I210 | Self::P010 | Self::Other => PixelFormat::Opaque,
         }
     }
 }
@@ -74,15 +80,22 @@ pub struct FrameTiming {
     pub time_source: Option<TimeSource>,
 }
 
-/// Converts pictures that the fast converter has no function for.
+/// Converts and scales pictures where the fast converter has no function.
 pub trait Fallback {
-    /// Writes the picture as packed rows of `format` (`bgr`) into `rows`, which has exactly
-    /// `width * 3 * height` bytes.
+    /// Writes the picture, scaled to `size` (width, height), as packed rows of `format` (`bgr`) into `rows`, which has
+    /// exactly `width * 3 * height` bytes.
     ///
     /// # Errors
     ///
     /// A sentence that names the format and why it cannot be converted.
-    fn convert_into(&self, format: PixelFormat, rows: &mut [u8]) -> Result<(), String>;
+    fn convert_into(&self, format: PixelFormat, size: (u32, u32), rows: &mut [u8]) -> Result<(), String>;
+
+    /// Scales the picture to `size` in its own layout, and calls `with` once with the planes of the result.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the format and why it cannot be scaled; `with` was not called then.
+    fn scaled(&self, size: (u32, u32), with: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String>;
 }
 
 /// One decoded picture, borrowed from the decoder for the length of one call.
@@ -105,7 +118,7 @@ pub struct FrameRef<'a> {
     pub flags: FrameFlags,
     /// Source pictures that were lost on the way since the previous one (leaky queue, gate).
     pub lost_before: u32,
-    /// The slow way to convert it.
+    /// The slow way to convert it, and the way to scale it.
     pub fallback: &'a dyn Fallback,
 }
 

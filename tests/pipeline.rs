@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use camring::convert::convert;
 use camring::pipeline::{
-    AccessUnits, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions, Transport,
+    AccessUnits, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions,
+    Transport,
 };
 use camring::source::{
     FrameRef, FrameSink, FrameSource, FrameTiming, Loan, Progress, RetryClass, RetryReason, Session, SourceEvent,
@@ -587,7 +588,9 @@ fn colours_survive_every_codec_matrix_range_and_sampling() {
         ("I420", "1:3:5:1", x264, 1, 1, SourceLayout::I420),
         ("Y42B", "bt601", x264, 6, 0, SourceLayout::I422),
         ("Y444", "bt709", x264, 1, 0, SourceLayout::I444),
-        ("I420_10LE", "bt709", x264, 1, 0, SourceLayout::Other),
+        ("I420_10LE", "bt709", x264, 1, 0, SourceLayout::I010),
+        ("I422_10LE", "bt709", x264, 1, 0, SourceLayout::I210),
+        ("Y444_10LE", "bt709", x264, 1, 0, SourceLayout::Other),
     ] {
         let server = Server::new(&launch(format, colorimetry, coder));
         let mut watch = Watch::start(&mut camera(&server));
@@ -614,7 +617,7 @@ fn a_file_is_played_over_and_over_in_one_growing_time() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("loop.mp4");
     write_file(&path, "videotestsrc num-buffers=10", "320,height=240,framerate=50/1", "x264enc tune=zerolatency");
-    let mut watch = Watch::start(&mut FileSource { path });
+    let mut watch = Watch::start(&mut FileSource { path, deinterlace: Deinterlace::Off });
     watch.wait_for(35);
     watch.stop();
     let pictures = watch.album.pictures();
@@ -627,13 +630,17 @@ fn files_that_cannot_be_played_are_refused_in_words() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = folder.path().join("notes.txt");
     std::fs::write(&text, "these are words and not a video\n".repeat(50)).expect("it is written");
-    let mut watch = Watch::start(&mut FileSource { path: text });
+    let mut watch = Watch::start(&mut FileSource { path: text, deinterlace: Deinterlace::Off });
     let end = watch.end();
     assert_eq!(end.class, RetryClass::Permanent, "{end:?}");
     watch.stop();
     let (sink, home) = lend(&Album::default());
     let (sender, _events) = bounded(4);
-    let refused = FileSource { path: folder.path().join("none.mp4") }.start(sink, sender, Arc::default());
+    let refused = FileSource { path: folder.path().join("none.mp4"), deinterlace: Deinterlace::Off }.start(
+        sink,
+        sender,
+        Arc::default(),
+    );
     assert_eq!(refused.err().expect("there is no file").reason, Reason::NotFound);
     home.recv_timeout(DEADLINE).expect("the sink comes home");
 }

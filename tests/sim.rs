@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use camring::sim::picture::{Color, bars_rgb};
 use camring::sim::stamp::{self, Stamp};
 use camring::sim::{
-    AuthScheme, Codec, FrameRate, ListenRefusal, Login, Pattern, SimConfig, SimError, SimServer, Size, StreamConfig,
-    Switch,
+    AuthScheme, Chroma, Codec, Depth, Encoding, FrameRate, ListenRefusal, Login, Markers, Pattern, Profile, Scan,
+    SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
 };
 use gst::glib;
 use gst::prelude::*;
@@ -60,6 +60,9 @@ impl Client {
             Codec::H264 => "rtph264depay ! h264parse ! avdec_h264 max-threads=1",
             Codec::H265 => "rtph265depay ! h265parse ! avdec_h265 max-threads=1",
             Codec::Mjpeg => "rtpjpegdepay ! jpegdec",
+            Codec::Vp8 => "rtpvp8depay ! vp8dec",
+            Codec::Vp9 => "rtpvp9depay ! vp9parse ! vp9dec",
+            Codec::Mpeg4 => "rtpmp4vdepay ! mpeg4videoparse ! avdec_mpeg4 max-threads=1",
             Codec::Theora => "rtptheoradepay ! theoradec",
         };
         let line = format!(
@@ -181,13 +184,22 @@ fn every_stamp_of_an_mjpeg_stream_reads() {
 }
 
 #[test]
+fn every_stamp_of_vp8_vp9_and_mpeg4_streams_reads() {
+    for codec in [Codec::Vp8, Codec::Vp9, Codec::Mpeg4] {
+        reads_every_stamp(small(codec), 25);
+    }
+}
+
+#[test]
 fn every_stamp_of_a_theora_stream_reads() {
     reads_every_stamp(small(Codec::Theora), 25);
 }
 
 #[test]
-fn every_stamp_of_an_odd_sized_mjpeg_stream_reads() {
-    reads_every_stamp(StreamConfig { size: Size::new(641, 359), ..small(Codec::Mjpeg) }, 25);
+fn every_stamp_of_odd_sized_streams_reads() {
+    for codec in [Codec::Mjpeg, Codec::Vp8, Codec::Vp9, Codec::Mpeg4] {
+        reads_every_stamp(StreamConfig { size: Size::new(641, 359), ..small(codec) }, 25);
+    }
 }
 
 #[test]
@@ -197,7 +209,7 @@ fn every_stamp_of_an_mjpeg_stream_wider_than_rtp_can_say_reads() {
 
 #[test]
 fn every_stamp_of_the_smallest_streams_reads() {
-    for codec in [Codec::H264, Codec::H265, Codec::Mjpeg, Codec::Theora] {
+    for codec in [Codec::H264, Codec::H265, Codec::Mjpeg, Codec::Vp8, Codec::Vp9, Codec::Mpeg4, Codec::Theora] {
         reads_every_stamp(StreamConfig { size: Size::new(128, 64), ..small(codec) }, 5);
     }
 }
@@ -245,6 +257,9 @@ fn bars_arrive_with_the_documented_colours_and_the_stated_colorimetry() {
         (Codec::H264, Size::new(1280, 720), Color::Bt709),
         (Codec::H265, Size::new(640, 360), Color::Bt601),
         (Codec::Mjpeg, Size::new(641, 359), Color::Jpeg),
+        (Codec::Vp8, Size::new(640, 360), Color::Bt601),
+        (Codec::Vp9, Size::new(1280, 720), Color::Bt709),
+        (Codec::Mpeg4, Size::new(640, 360), Color::Bt601),
     ];
     for (codec, size, color) in cases {
         let camera = start(StreamConfig { codec, size, pattern: Pattern::Bars, ..StreamConfig::default() });
@@ -286,7 +301,7 @@ fn the_right_password_is_let_in_and_the_wrong_one_is_not() {
 #[test]
 fn the_size_changes_in_the_middle_of_a_session() {
     let _turn = alone();
-    for codec in [Codec::H264, Codec::H265, Codec::Mjpeg] {
+    for codec in [Codec::H264, Codec::H265, Codec::Mjpeg, Codec::Vp8, Codec::Vp9] {
         let (before, after) = (Size::new(320, 240), Size::new(640, 360));
         let switch = Some(Switch { size: after, after: Duration::from_millis(400) });
         let camera = start(StreamConfig { switch, ..small(codec) });
@@ -295,6 +310,117 @@ fn the_size_changes_in_the_middle_of_a_session() {
         assert!(second > 0 && pictures[..second].iter().all(|picture| picture.size() == before), "{codec:?}");
         assert!(pictures[second..].iter().all(|picture| picture.size() == after), "{codec:?}");
         assert_numbered(&camera, &pictures);
+    }
+}
+
+/// What a parser finds out about a stream before it is decoded.
+#[derive(Debug, PartialEq)]
+struct Found {
+    profile: String,
+    chroma: String,
+    bits: u32,
+    /// Slices of the first pictures, all alike.
+    slices: usize,
+    /// Whether pictures are sent in another order than they are shown.
+    reordered: bool,
+}
+
+/// Slices in an access unit of H.264 or H.265 in a byte stream.
+fn slices(unit: &[u8], codec: Codec) -> usize {
+    let is_slice = |header: u8| match codec {
+        Codec::H265 => matches!(header >> 1 & 0x3f, 0..=21),
+        _ => matches!(header & 0x1f, 1 | 5),
+    };
+    unit.windows(4).filter(|bytes| bytes[..3] == [0, 0, 1] && is_slice(bytes[3])).count()
+}
+
+fn look(codec: Codec, encoding: Encoding) -> Found {
+    gst::init().expect("GStreamer is installed");
+    let camera = start(StreamConfig { encoding, ..small(codec) });
+    let name = codec.name();
+    let line = format!(
+        "rtspsrc name=source protocols=tcp ! rtp{name}depay ! {name}parse \
+         ! video/x-{name},stream-format=byte-stream,alignment=au ! appsink name=sink sync=false"
+    );
+    let pipeline = gst::parse::launch(&line).expect("installed").downcast::<gst::Pipeline>().expect("a pipeline");
+    pipeline.by_name("source").expect("named").set_property("location", camera.url());
+    let sink = pipeline.by_name("sink").expect("named").downcast::<gst_app::AppSink>().expect("an appsink");
+    pipeline.set_state(gst::State::Playing).expect("it starts");
+    let pull = || sink.try_pull_sample(gst::ClockTime::from_seconds(20)).expect("an access unit");
+    // The first ones may have lost their beginning while PLAY was being answered.
+    let samples: Vec<_> = (0..20).map(|_| pull()).skip(5).collect();
+    pipeline.set_state(gst::State::Null).expect("it stops");
+    let caps = samples[0].caps().and_then(|caps| caps.structure(0)).expect("caps");
+    let text = |field: &str| caps.get::<String>(field).unwrap_or_else(|_| panic!("{field} in {caps}"));
+    let buffers = || samples.iter().filter_map(|sample| sample.buffer());
+    let times: Vec<_> = buffers().map(|buffer| buffer.pts().expect("a time")).collect();
+    let counts: BTreeSet<_> =
+        buffers().map(|buffer| slices(&buffer.map_readable().expect("readable"), codec)).collect();
+    assert_eq!(counts.len(), 1, "slices of the pictures: {counts:?}");
+    Found {
+        profile: text("profile"),
+        chroma: text("chroma-format"),
+        bits: caps.get("bit-depth-luma").expect("a depth"),
+        slices: counts.first().copied().expect("one"),
+        reordered: !times.is_sorted(),
+    }
+}
+
+#[test]
+fn encoders_do_what_is_asked_of_them() {
+    let _turn = alone();
+    let plain = Encoding { slices: Some(1), ..Encoding::default() };
+    let found = |profile: &str, chroma: &str, bits| Found {
+        profile: profile.to_owned(),
+        chroma: chroma.to_owned(),
+        bits,
+        slices: 1,
+        reordered: false,
+    };
+    let profile = |profile| Encoding { profile: Some(profile), ..plain };
+    let samples = |chroma, depth| Encoding { chroma, depth, ..plain };
+    let h264 = [
+        (profile(Profile::Baseline), found("constrained-baseline", "4:2:0", 8)),
+        (profile(Profile::Main), found("main", "4:2:0", 8)),
+        (profile(Profile::High), found("high", "4:2:0", 8)),
+        (Encoding { b_frames: 2, ..plain }, Found { reordered: true, ..found("main", "4:2:0", 8) }),
+        (Encoding { slices: Some(4), ..plain }, Found { slices: 4, ..found("constrained-baseline", "4:2:0", 8) }),
+        (Encoding { scan: Scan::Interlaced, ..plain }, found("main", "4:2:0", 8)),
+        (samples(Chroma::C422, Depth::D8), found("high-4:2:2", "4:2:2", 8)),
+        (samples(Chroma::C444, Depth::D8), found("high-4:4:4", "4:4:4", 8)),
+        (samples(Chroma::C420, Depth::D10), found("high-10", "4:2:0", 10)),
+        (samples(Chroma::C422, Depth::D10), found("high-4:2:2", "4:2:2", 10)),
+    ];
+    let plain = Encoding::default();
+    let h265 = [
+        (plain, found("main", "4:2:0", 8)),
+        (Encoding { depth: Depth::D10, ..plain }, found("main-10", "4:2:0", 10)),
+        (Encoding { b_frames: 2, ..plain }, Found { reordered: true, ..found("main", "4:2:0", 8) }),
+    ];
+    let cases = h264.map(|case| (Codec::H264, case)).into_iter().chain(h265.map(|case| (Codec::H265, case)));
+    for (codec, (encoding, expected)) in cases {
+        assert_eq!(look(codec, encoding), expected, "{codec:?} {encoding:?}");
+    }
+}
+
+#[test]
+fn every_slice_is_marked_when_asked_for() {
+    let _turn = alone();
+    let encoding = Encoding { slices: Some(3), markers: Markers::PerSlice, ..Encoding::default() };
+    let camera = start(StreamConfig { encoding, ..small(Codec::H264) });
+    // The depayloader takes each marker for the end of a picture.
+    let line = "rtspsrc name=source protocols=tcp ! rtph264depay \
+                ! video/x-h264,stream-format=byte-stream,alignment=au ! appsink name=sink sync=false";
+    let pipeline = gst::parse::launch(line).expect("installed").downcast::<gst::Pipeline>().expect("a pipeline");
+    pipeline.by_name("source").expect("named").set_property("location", camera.url());
+    let sink = pipeline.by_name("sink").expect("named").downcast::<gst_app::AppSink>().expect("an appsink");
+    pipeline.set_state(gst::State::Playing).expect("it starts");
+    let pull = || sink.try_pull_sample(gst::ClockTime::from_seconds(20)).expect("a slice");
+    let samples: Vec<_> = (0..30).map(|_| pull()).skip(6).collect();
+    pipeline.set_state(gst::State::Null).expect("it stops");
+    for sample in &samples {
+        let bytes = sample.buffer().expect("bytes").map_readable().expect("readable");
+        assert_eq!(slices(&bytes, Codec::H264), 1);
     }
 }
 

@@ -119,7 +119,7 @@ fn supervise(
     let name = camera.name.as_str().to_owned();
     Supervisor::new(Parts {
         source,
-        sink: Box::new(Publisher::new(name.clone(), writer, Arc::clone(&shared))),
+        sink: Box::new(Publisher::new(name.clone(), writer, assemble::limit(camera), Arc::clone(&shared))),
         board: Box::new(RingBoard::new(status.clone(), shared)),
         clock: Arc::new(SystemClock),
         policy: assemble::policy(camera),

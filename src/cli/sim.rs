@@ -13,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::exit::{Exit, Failure};
 use crate::sim::script::Script;
 use crate::sim::{
-    AuthScheme, Codec, Faults, FrameRate, Freeze, ListenRefusal, Login, Pattern, SimConfig, SimError, SimServer, Size,
-    StreamConfig, Switch,
+    AuthScheme, Chroma, Codec, Depth, Encoding, Faults, FrameRate, Freeze, ListenRefusal, Login, Markers, Pattern,
+    Profile, Scan, SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
 };
 
 /// Holds the password when neither `--password-file` nor `--password-stdin` is given.
@@ -54,6 +54,27 @@ pub struct Args {
     /// Bits per second, such as 800k or 6M; by default a tenth of a bit per pixel. Not for mjpeg.
     #[arg(long, value_parser = parse_bitrate, value_name = "BITRATE")]
     bitrate: Option<u32>,
+    /// What of H.264 to use; by default what is cheapest.
+    #[arg(long, value_enum)]
+    profile: Option<Profile>,
+    /// B-frames between two others, 0 to 4; h264 and h265. Each costs the receiver a frame interval.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    b_frames: u32,
+    /// Slices in a picture, 1 to 8; h264 only.
+    #[arg(long, value_name = "N")]
+    slices: Option<u32>,
+    /// Set RTP's marker bit on every slice instead of every picture, as some cameras do; h264 only.
+    #[arg(long)]
+    mark_slices: bool,
+    /// Send interlaced pictures, top field first; h264 only.
+    #[arg(long)]
+    interlaced: bool,
+    /// Colour samples: 420 halves both ways, 422 across; h264 and h265 have all, mjpeg 420 and 422.
+    #[arg(long, value_enum, default_value_t)]
+    chroma: Chroma,
+    /// Bits of a sample; 10 is for h264 and h265.
+    #[arg(long, value_enum, default_value_t)]
+    depth: Depth,
     /// Change to this size in the middle of every session.
     #[arg(long, requires = "switch_after", value_name = "WxH")]
     switch_size: Option<Size>,
@@ -132,8 +153,18 @@ fn config(args: Args) -> Result<SimConfig, Failure> {
         }
     };
     let switch = args.switch_size.zip(args.switch_after).map(|(size, after)| Switch { size, after });
+    let encoding = Encoding {
+        profile: args.profile,
+        b_frames: args.b_frames,
+        slices: args.slices,
+        scan: if args.interlaced { Scan::Interlaced } else { Scan::Progressive },
+        chroma: args.chroma,
+        depth: args.depth,
+        markers: if args.mark_slices { Markers::PerSlice } else { Markers::PerPicture },
+    };
     let stream = |mount| StreamConfig {
         mount,
+        encoding,
         codec: args.codec,
         size: args.size,
         rate: args.fps,

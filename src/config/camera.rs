@@ -121,7 +121,7 @@ pub struct TestPicture {
 pub enum MaxSize {
     /// The ring becomes as large as the frames need.
     Source,
-    /// The ring is made this large at the start; a larger frame is not delivered (`frame_too_large`).
+    /// The ring is made this large at the start; a larger frame is scaled down.
     Fixed(FrameSize),
 }
 

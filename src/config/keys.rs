@@ -256,17 +256,18 @@ pub static KEYS: &[Key] = &[
         "deinterlace",
         Kind::Words(Deinterlace::WORDS),
         r#""off""#,
-        "What happens to interlaced pictures; off delivers both fields woven.",
-    )
-    .supporting(Support::DefaultOnly),
+        "What happens to interlaced pictures: off delivers both fields woven, with the flag INTERLACED; linear keeps \
+         the rows of the top field and interpolates the others; yadif heeds motion and costs up to two frame \
+         intervals. Pictures of more than 8 bits stay woven. Set it when moving things have combs.",
+    ),
     Key::new(
         Shared,
         "max_size",
         Kind::Either(&["source"], &Kind::Size),
         r#""source""#,
-        "The largest frame: source makes the ring as large as the first frame needs, a size makes it that large at \
-         once. Frames are not scaled: a larger one is not delivered and the state is error, frame_too_large. Set it \
-         where the memory must be reserved before the camera is there.",
+        "The largest frame: source makes the ring as large as the frames need, a size makes it that large at once \
+         and for good. Larger frames are scaled down to fit, aspect kept, sizes even; each frame says by how much. \
+         Set it to bound memory, or where the readers need less than the camera sends.",
     ),
     Key::new(
         Shared,

@@ -25,7 +25,6 @@ pub(super) fn camera(merged: &Merged<'_>, mount: Option<&MountRoom>, problems: &
     tls(merged, problems);
     reconnect(merged, problems);
     frozen(merged, problems);
-    frame_sizes(merged, problems);
     if let Some(mount) = mount {
         ring_fits(merged, mount, problems);
     }
@@ -143,17 +142,6 @@ fn frozen(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
         let title = format!("frozen_after = \"{}\" is out of range", duration::format(after));
         let problem = Problem::error(title, "write 0s to switch it off, or at least 1s");
         problems.push(problem.at(merged.place("frozen_after"), "expected 0s, or 1s to 1day"));
-    }
-}
-
-fn frame_sizes(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
-    if let (Some(test), MaxSize::Fixed(max)) = (merged.test(), merged.max_size())
-        && !max.holds(test.size)
-    {
-        let title = format!("the test picture of {} is larger than max_size {max}", test.size);
-        let problem = Problem::error(title, "raise max_size or make test.size smaller; frames are not scaled");
-        let test_place = merged.place("test.size").or_else(|| merged.camera.tables.get("test"));
-        problems.push(problem.at(test_place, "too large").at(merged.place("max_size"), "the largest frame"));
     }
 }
 

@@ -239,7 +239,8 @@ impl Order {
             lost: if gap <= LARGEST_GAP { gap } else { 0 },
             torn: self.torn == Some(packet.timestamp),
             cut: gap != 0 && before.is_some_and(|(_, marker)| !marker),
-            continues: gap == 0 && same_time && before.is_some_and(|(_, marker)| !marker),
+            // Whatever the markers say: some cameras mark every slice.
+            continues: gap == 0 && same_time && before.is_some(),
         }
     }
 }
@@ -450,6 +451,15 @@ mod tests {
             |sequence, timestamp, marker| order.look(&Packet { marker, ..packet(sequence, timestamp, FIRST) }).cut;
         assert_eq!([cut(1, 10, false), cut(2, 10, true), cut(4, 20, false)], [false, false, false]);
         assert_eq!([cut(6, 30, true), cut(7, 40, false), cut(8, 50, false)], [true, false, false]);
+    }
+
+    #[test]
+    fn a_marked_slice_is_continued_by_the_next_one_of_its_picture() {
+        let mut order = Order::new(PictureStart::H264);
+        let mut continues =
+            |sequence, timestamp| order.look(&Packet { marker: true, ..packet(sequence, timestamp, FIRST) }).continues;
+        assert_eq!([continues(1, 10), continues(2, 10), continues(3, 20)], [false, true, false]);
+        assert_eq!([continues(5, 20), continues(6, 20)], [false, true]);
     }
 
     fn counter() -> PacketCounter {

@@ -1,28 +1,37 @@
-//! The slow converter (GstVideoConverter) for formats that the fast one has no function for.
+//! GstVideoConverter: for formats that the fast converter has no function for, and for scaling.
 //!
-//! A slot cannot be wrapped into a GStreamer buffer without `unsafe`, so it converts into one buffer of its own, kept
-//! from picture to picture, and copies the rows from there: one more pass over the target, on a path that costs ten
-//! times the fast one anyway.
+//! A slot cannot be wrapped into a GStreamer buffer without `unsafe`, so it writes into one buffer of its own, kept
+//! from picture to picture, and the rows are copied from there: one more pass over the target, on a path that costs
+//! ten times the fast one anyway. A scaled picture in the decoder's own format is converted from that buffer.
 
 use std::cell::RefCell;
 
 use camring_ring::frame::{Color, PixelFormat};
 use gst_video::prelude::*;
 use gst_video::{
-    VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoConverter, VideoFormat,
-    VideoFrameRef, VideoInfo, VideoTransferFunction,
+    VideoColorMatrix, VideoColorPrimaries, VideoColorRange, VideoColorimetry, VideoConverter, VideoConverterConfig,
+    VideoFormat, VideoFrameRef, VideoInfo, VideoResamplerMethod, VideoTransferFunction,
 };
 
-use crate::source::Fallback;
+use super::sample;
+use crate::source::{Fallback, Plane, SourceLayout};
 
 /// What is kept from picture to picture of one format.
 #[derive(Default)]
 pub(super) struct Scratch(Option<Ready>);
 
+/// What comes out of a converter.
+#[derive(Clone, Copy, Eq, PartialEq)]
+struct Wanted {
+    format: VideoFormat,
+    size: (u32, u32),
+}
+
 struct Ready {
-    format: PixelFormat,
+    wanted: Wanted,
     converter: VideoConverter,
     out: VideoInfo,
+    /// Nobody else has a reference, so it is written anew for every picture.
     buffer: gst::Buffer,
 }
 
@@ -32,22 +41,20 @@ impl Scratch {
         self.0 = None;
     }
 
-    fn ready(&mut self, source: &VideoInfo, color: Color, format: PixelFormat) -> Result<&mut Ready, String> {
-        if self.0.as_ref().is_none_or(|ready| ready.format != format) {
-            self.0 = Some(Ready::new(source, color, format)?);
+    fn ready(&mut self, source: &VideoInfo, color: Color, wanted: Wanted) -> Result<&mut Ready, String> {
+        if self.0.as_ref().is_none_or(|ready| ready.wanted != wanted) {
+            self.0 = Some(Ready::new(source, color, wanted)?);
         }
         Ok(self.0.as_mut().expect("set in the line above"))
     }
 }
 
 impl Ready {
-    fn new(source: &VideoInfo, color: Color, format: PixelFormat) -> Result<Self, String> {
-        let name = source.name();
-        let cannot = |what: &str| format!("cannot convert {name} pictures into {format}: {what}");
-        let packed = match format {
-            PixelFormat::Bgr => VideoFormat::Bgr,
-            PixelFormat::Rgb => VideoFormat::Rgb,
-            _ => return Err(cannot("packed bgr and rgb are possible")),
+    fn new(source: &VideoInfo, color: Color, wanted: Wanted) -> Result<Self, String> {
+        let (name, Wanted { format, size }) = (source.name(), wanted);
+        let cannot = |what: &str| {
+            let (width, height) = size;
+            format!("cannot convert {name} pictures into {} of {width}x{height}: {what}", format.to_str())
         };
         let described = colorimetry(color);
         let source = VideoInfo::builder(source.format(), source.width(), source.height())
@@ -57,14 +64,29 @@ impl Ready {
             .colorimetry_if(&described, !source.is_rgb())
             .build()
             .map_err(|_| cannot("its format is not understood"))?;
-        let out = VideoInfo::builder(packed, source.width(), source.height())
+        let same = format == source.format();
+        let out = VideoInfo::builder(format, size.0, size.1)
             .fps(source.fps())
             .interlace_mode(source.interlace_mode())
+            .chroma_site_if(source.chroma_site(), same)
+            .colorimetry_if(&described, same && !source.is_rgb())
             .build()
             .map_err(|_| cannot("the target is not understood"))?;
-        let converter = VideoConverter::new(&source, &out, None).map_err(|error| cannot(&error.message))?;
+        let mut config = VideoConverterConfig::new();
+        // As many source pixels as a target pixel covers; two, the fastest, would lose thin lines.
+        config.set_resampler_method(VideoResamplerMethod::Linear);
+        let converter = VideoConverter::new(&source, &out, Some(config)).map_err(|error| cannot(&error.message))?;
         let buffer = gst::Buffer::with_size(out.size()).map_err(|_| cannot("no memory"))?;
-        Ok(Self { format, converter, out, buffer })
+        Ok(Self { wanted, converter, out, buffer })
+    }
+
+    /// Converts `picture` into the buffer.
+    fn run(&mut self, picture: &VideoFrameRef<&gst::BufferRef>) -> Result<VideoFrameRef<&mut gst::BufferRef>, String> {
+        let failed = |_| "the slow converter's buffer cannot be mapped".to_owned();
+        let buffer = self.buffer.make_mut();
+        let mut target = VideoFrameRef::from_buffer_ref_writable(buffer, &self.out).map_err(failed)?;
+        self.converter.frame_ref(picture, &mut target);
+        Ok(target)
     }
 }
 
@@ -81,28 +103,41 @@ fn colorimetry(color: Color) -> VideoColorimetry {
 /// The slow way for one picture.
 pub(super) struct SlowPath<'a> {
     pub picture: &'a VideoFrameRef<&'a gst::BufferRef>,
+    pub layout: SourceLayout,
     pub color: Color,
     pub scratch: &'a RefCell<Scratch>,
 }
 
 impl Fallback for SlowPath<'_> {
-    fn convert_into(&self, format: PixelFormat, rows: &mut [u8]) -> Result<(), String> {
-        let mut scratch = self.scratch.try_borrow_mut().map_err(|_| "the slow converter is in use".to_owned())?;
-        let ready = scratch.ready(self.picture.info(), self.color, format)?;
-        let row_bytes = ready.out.width() as usize * 3;
-        let expected = row_bytes * ready.out.height() as usize;
+    fn convert_into(&self, format: PixelFormat, size: (u32, u32), rows: &mut [u8]) -> Result<(), String> {
+        let packed = match format {
+            PixelFormat::Bgr => VideoFormat::Bgr,
+            PixelFormat::Rgb => VideoFormat::Rgb,
+            _ => return Err(format!("cannot convert into {format}; packed bgr and rgb are possible")),
+        };
+        let row_bytes = size.0 as usize * 3;
+        let expected = row_bytes * size.1 as usize;
         if rows.len() != expected {
             return Err(format!("the target has {} bytes, the picture needs {expected}", rows.len()));
         }
-        let failed = |_| "the slow converter's buffer cannot be mapped".to_owned();
-        let buffer = ready.buffer.make_mut();
-        let mut target = VideoFrameRef::from_buffer_ref_writable(buffer, &ready.out).map_err(failed)?;
-        ready.converter.frame_ref(self.picture, &mut target);
-        let stride = ready.out.stride()[0].unsigned_abs() as usize;
+        let mut scratch = self.scratch.try_borrow_mut().map_err(|_| "the slow converter is in use".to_owned())?;
+        let ready = scratch.ready(self.picture.info(), self.color, Wanted { format: packed, size })?;
+        let target = ready.run(self.picture)?;
+        let stride = target.plane_stride()[0].unsigned_abs() as usize;
         let converted = target.plane_data(0).map_err(|_| "the slow converter wrote no plane".to_owned())?;
         for (from, to) in converted.chunks(stride).zip(rows.chunks_exact_mut(row_bytes)) {
             to.copy_from_slice(&from[..row_bytes]);
         }
+        Ok(())
+    }
+
+    fn scaled(&self, size: (u32, u32), with: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
+        let mut scratch = self.scratch.try_borrow_mut().map_err(|_| "the slow converter is in use".to_owned())?;
+        let wanted = Wanted { format: self.picture.format(), size };
+        let ready = scratch.ready(self.picture.info(), self.color, wanted)?;
+        let target = ready.run(self.picture)?;
+        let (planes, count) = sample::planes(&target, self.layout);
+        with(&planes[..count]);
         Ok(())
     }
 }
@@ -126,7 +161,67 @@ mod tests {
         rows: &mut [u8],
     ) -> Result<(), String> {
         let picture = VideoFrameRef::from_buffer_ref_readable(buffer, info).expect("a picture");
-        SlowPath { picture: &picture, color: BT709, scratch }.convert_into(PixelFormat::Bgr, rows)
+        let size = (info.width(), info.height());
+        SlowPath { picture: &picture, layout: SourceLayout::Other, color: BT709, scratch }.convert_into(
+            PixelFormat::Bgr,
+            size,
+            rows,
+        )
+    }
+
+    /// Where the kept buffer's memory is.
+    fn kept(scratch: &RefCell<Scratch>) -> usize {
+        let scratch = scratch.borrow();
+        let buffer = &scratch.0.as_ref().expect("a converter").buffer;
+        buffer.map_readable().expect("readable").as_ptr().addr()
+    }
+
+    #[test]
+    fn the_buffer_of_the_first_picture_is_used_for_the_later_ones() {
+        gst::init().expect("GStreamer");
+        let (buffer, info) = gray(VideoFormat::Y44410le, 64, 64, &502u16.to_le_bytes());
+        let (scratch, mut rows) = (RefCell::default(), vec![0; 64 * 64 * 3]);
+        convert(&buffer, &info, &scratch, &mut rows).expect("it converts");
+        let first = kept(&scratch);
+        for _ in 0..20 {
+            convert(&buffer, &info, &scratch, &mut rows).expect("it converts");
+            // Whoever frees and allocates instead gets other memory sooner or later: this takes what was freed.
+            let other = gst::Buffer::with_size(info.size()).expect("memory");
+            assert_eq!(kept(&scratch), first);
+            drop(other);
+        }
+    }
+
+    #[test]
+    fn a_scaled_picture_keeps_its_format_and_its_colours() {
+        gst::init().expect("GStreamer");
+        let info = VideoInfo::builder(VideoFormat::I420, 64, 48).fps((25, 1)).build().expect("a picture");
+        // Left half dark, right half bright, one colour.
+        let luma = |at: usize| if at % 64 < 32 { 40 } else { 200 };
+        let bytes: Vec<u8> = (0..info.size())
+            .map(|at| {
+                if at < 64 * 48 {
+                    luma(at)
+                } else if at < 64 * 60 {
+                    90
+                } else {
+                    170
+                }
+            })
+            .collect();
+        let buffer = gst::Buffer::from_slice(bytes);
+        let picture = VideoFrameRef::from_buffer_ref_readable(&buffer, &info).expect("a picture");
+        let scratch = RefCell::default();
+        let slow = SlowPath { picture: &picture, layout: SourceLayout::I420, color: BT709, scratch: &scratch };
+        let mut seen = 0;
+        slow.scaled((32, 24), &mut |planes| {
+            seen += 1;
+            let at = |plane: usize, x: usize, y: usize| planes[plane].bytes[y * planes[plane].stride as usize + x];
+            assert_eq!((at(0, 4, 4), at(0, 28, 20)), (40, 200));
+            assert_eq!((at(1, 4, 4), at(2, 4, 4)), (90, 170));
+        })
+        .expect("it scales");
+        assert_eq!(seen, 1);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!            pad-added, video only
-//!  rtspsrc ----------------------> rtpXdepay -> [au-caps] -> Xparse -> queue -> decoder [-> download] -> appsink
-//!             |                    ^                                   ^        ^                        |
-//!             select-stream        packet counter                      numbers  keyframe gate            sample.rs
+//!  rtspsrc ----------------------> rtpXdepay -> [au-caps] -> Xparse -> queue -> decoder [-> download]
+//!             |                    ^                                   ^        ^            [-> deinterlace] -> appsink
+//!             select-stream        packet counter                      numbers  keyframe gate                    sample.rs
 //!             accept-certificate   (arrival by PTS)                    (leaky, 250 ms)
 //! ```
 //!
@@ -45,7 +45,8 @@ const FIRST_UNITS: u64 = 50;
 const TEARDOWN_NS: u64 = 500_000_000;
 
 /// Decoder formats in the order of preference, then whatever it can do.
-const RAW_CAPS: &str = "video/x-raw, format=(string){ I420, NV12, Y42B, Y444, GRAY8, BGR, RGB }; video/x-raw";
+const RAW_CAPS: &str = "video/x-raw, format=(string){ I420, NV12, Y42B, Y444, GRAY8, BGR, RGB, \
+    I420_10LE, P010_10LE, I422_10LE }; video/x-raw";
 
 /// Whether the connection is encrypted.
 pub(super) enum Tls {
@@ -266,6 +267,7 @@ impl Camera {
         let queue = make("queue").map_err(config_end)?;
         set_queue(&queue);
         let chosen = self.choose(codec)?;
+        let deinterlace = self.config.deinterlace.element().map_err(config_end)?;
         let links = Links { arrivals: Arc::new(Arrivals::new()), findings: Arc::new(FindingsTable::new()) };
         let mut place = lock(&self.sink);
         let SinkPlace::Waiting(sink) = std::mem::replace(&mut *place, SinkPlace::Gone) else {
@@ -283,6 +285,7 @@ impl Camera {
         let chain: Vec<gst::Element> = [Some(depay), units, parse, Some(queue), Some(chosen.element), chosen.download]
             .into_iter()
             .flatten()
+            .chain(deinterlace)
             .chain([appsink.upcast()])
             .collect();
         self.reporter.event(SourceEvent::Decoder { codec: codec.word.into(), decoder: chosen.name });

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  videotestsrc (live) -> caps [-> painted clock] -> appsink
-//!  filesrc -> decodebin (video only) -> queue -> appsink (paced by the clock); at its end it begins again
+//!  filesrc -> decodebin (video only) -> queue [-> deinterlace] -> appsink (paced by the clock); at its end it begins again
 //! ```
 
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::bus::Subject;
+use super::deinterlace::Deinterlace;
 use super::digits;
 use super::graph::{make, make_appsink, set};
 use super::report::Reporter;
@@ -37,6 +38,8 @@ pub struct TestSource {
 pub struct FileSource {
     /// Anything that GStreamer can decode here.
     pub path: PathBuf,
+    /// What happens to interlaced pictures.
+    pub deinterlace: Deinterlace,
 }
 
 fn refused(reason: Reason, message: String) -> RetryReason {
@@ -134,7 +137,9 @@ impl FileSource {
         set(&queue, "max-size-buffers", 4u32);
         let pipeline = gst::Pipeline::new();
         join(&pipeline, &[source, decode.clone()])?;
-        join(&pipeline, &[queue.clone(), appsink])?;
+        let deinterlace = self.deinterlace.element()?;
+        let tail: Vec<_> = [queue.clone()].into_iter().chain(deinterlace).chain([appsink]).collect();
+        join(&pipeline, &tail)?;
         let (entry, reporter) = (queue.static_pad("sink").expect("every queue has it"), reporter.clone());
         decode.connect_pad_added(move |_, pad| {
             if !entry.is_linked() && pad.link(&entry).is_err() {

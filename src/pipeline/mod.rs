@@ -5,6 +5,7 @@ mod arrival;
 mod bus;
 mod color;
 mod decoder;
+mod deinterlace;
 mod digits;
 mod fallback;
 mod gate;
@@ -35,6 +36,7 @@ use reach::Endpoint;
 use report::Reporter;
 
 pub use decoder::Device;
+pub use deinterlace::Deinterlace;
 pub use gate::OnCorrupt;
 pub use local::{FileSource, TestSource};
 pub use tls::TlsOptions;
@@ -108,6 +110,8 @@ pub struct RtspSourceConfig {
     pub keyframe_wait: Duration,
     /// What decides where a picture ends.
     pub access_units: AccessUnits,
+    /// What happens to interlaced pictures.
+    pub deinterlace: Deinterlace,
     /// Name we give ourselves; `None` = GStreamer's.
     pub user_agent: Option<String>,
 }
@@ -129,6 +133,7 @@ impl RtspSourceConfig {
             on_corrupt: OnCorrupt::Drop,
             keyframe_wait: Duration::from_secs(10),
             access_units: AccessUnits::Auto,
+            deinterlace: Deinterlace::Off,
             user_agent: None,
         }
     }

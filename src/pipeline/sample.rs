@@ -139,10 +139,15 @@ impl Tail {
             flags: findings
                 .flags
                 .with_if(format_changed, FrameFlags::FORMAT_CHANGED)
-                .with_if(format.info.is_interlaced() || picture.is_interlaced(), FrameFlags::INTERLACED)
+                .with_if(picture.is_interlaced(), FrameFlags::INTERLACED)
                 .with_if(is_implausible(&timing), FrameFlags::UNTRUSTED_TIME),
             lost_before: u32::try_from(lost_before).unwrap_or(u32::MAX),
-            fallback: &SlowPath { picture: &picture, color: format.color, scratch: &self.scratch },
+            fallback: &SlowPath {
+                picture: &picture,
+                layout: format.layout,
+                color: format.color,
+                scratch: &self.scratch,
+            },
         };
         catch_unwind(AssertUnwindSafe(|| self.sink.frame(&frame)))
             .map_err(|_| internal("publishing a picture panicked; the place is on standard error"))
@@ -262,12 +267,17 @@ fn onward(offset: &mut i64, pts: i64, last: Option<i64>, duration: i64) -> i64 {
     pts.saturating_add(*offset)
 }
 
-/// The camera's own time of a picture, ns since 1970, once its first sender report has come.
-fn camera_time(buffer: &gst::BufferRef) -> Option<i64> {
+/// The camera's own time of a picture, ns since 1900, once its first sender report has come.
+pub(super) fn camera_ntp(buffer: &gst::BufferRef) -> Option<u64> {
     let ntp = buffer
         .iter_meta::<gst::ReferenceTimestampMeta>()
         .find(|meta| meta.reference().structure(0).is_some_and(|structure| structure.name() == "timestamp/x-ntp"))?;
-    i64::try_from(ntp.timestamp().nseconds().checked_sub(NTP_TO_UNIX_NS)?).ok()
+    Some(ntp.timestamp().nseconds())
+}
+
+/// The same, ns since 1970.
+fn camera_time(buffer: &gst::BufferRef) -> Option<i64> {
+    i64::try_from(camera_ntp(buffer)?.checked_sub(NTP_TO_UNIX_NS)?).ok()
 }
 
 fn is_implausible(timing: &FrameTiming) -> bool {
@@ -281,6 +291,9 @@ fn layout(info: &VideoInfo) -> SourceLayout {
         VideoFormat::Y42b => SourceLayout::I422,
         VideoFormat::Y444 => SourceLayout::I444,
         VideoFormat::Nv12 => SourceLayout::Nv12,
+        VideoFormat::I42010le => SourceLayout::I010,
+        VideoFormat::I42210le => SourceLayout::I210,
+        VideoFormat::P01010le => SourceLayout::P010,
         VideoFormat::Bgr => SourceLayout::Bgr,
         VideoFormat::Rgb => SourceLayout::Rgb,
         _ => SourceLayout::Other,
@@ -295,7 +308,7 @@ fn aspect(par: gst::Fraction) -> (u16, u16) {
 }
 
 /// The planes of a mapped picture and how many there are; none for a layout that only the fallback reads.
-fn planes<'a>(picture: &'a VideoFrameRef<&gst::BufferRef>, layout: SourceLayout) -> ([Plane<'a>; 3], usize) {
+pub(super) fn planes<'a>(picture: &'a VideoFrameRef<&gst::BufferRef>, layout: SourceLayout) -> ([Plane<'a>; 3], usize) {
     let mut planes = [Plane { bytes: &[], stride: 0 }; 3];
     if layout == SourceLayout::Other {
         return (planes, 0);

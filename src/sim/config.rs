@@ -8,58 +8,13 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::SimError;
+use super::encoder::{Codec, Encoding};
 use super::jpeg;
 use super::picture::{Color, Pattern};
 use super::stamp;
 
 /// Widest and highest picture, pixels.
 const LARGEST_SIDE: u32 = 8192;
-
-/// What the stream is compressed with.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
-pub enum Codec {
-    /// H.264 by x264, no B-frames; even sizes.
-    #[default]
-    H264,
-    /// H.265 by x265, no B-frames; even sizes.
-    H265,
-    /// JPEG pictures over RTP (RFC 2435); any size.
-    Mjpeg,
-    /// A codec that camring does not take: it must refuse this stream and say so.
-    Theora,
-}
-
-impl Codec {
-    /// The word for it on the command line and in JSON.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::H264 => "h264",
-            Self::H265 => "h265",
-            Self::Mjpeg => "mjpeg",
-            Self::Theora => "theora",
-        }
-    }
-
-    /// The elements that a stream needs, each with the Debian package it comes in.
-    pub(super) fn elements(self) -> [(&'static str, &'static str); 3] {
-        let source = ("appsrc", "gstreamer1.0-plugins-base");
-        match self {
-            Self::H264 => {
-                [source, ("x264enc", "gstreamer1.0-plugins-ugly"), ("rtph264pay", "gstreamer1.0-plugins-good")]
-            }
-            Self::H265 => {
-                [source, ("x265enc", "gstreamer1.0-plugins-bad"), ("rtph265pay", "gstreamer1.0-plugins-good")]
-            }
-            Self::Mjpeg => {
-                [source, ("jpegenc", "gstreamer1.0-plugins-good"), ("rtpjpegpay", "gstreamer1.0-plugins-good")]
-            }
-            Self::Theora => {
-                [source, ("theoraenc", "gstreamer1.0-plugins-base"), ("rtptheorapay", "gstreamer1.0-plugins-good")]
-            }
-        }
-    }
-}
 
 /// Width and height of a picture, pixels.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -227,6 +182,8 @@ pub struct StreamConfig {
     pub size: Size,
     /// Default 25 per second.
     pub rate: FrameRate,
+    /// What is asked of the encoder; default: the plainest.
+    pub encoding: Encoding,
     /// From one key frame to the next; default 1 s. MJPEG has only key frames.
     pub gop: Duration,
     /// Default: the scene.
@@ -235,7 +192,7 @@ pub struct StreamConfig {
     pub seed: u64,
     /// Bits per second; `None` = a tenth of a bit per pixel (H.265: a fifteenth), as cameras do. Not for MJPEG.
     pub bitrate: Option<u32>,
-    /// Default: the size stays. Not for Theora and, except between multiples of 8 up to
+    /// Default: the size stays. Not for Theora, MPEG-4 and, except between multiples of 8 up to
     /// 2040, not for MJPEG: their sizes are fixed by the session description.
     pub switch: Option<Switch>,
     /// Default: the picture never stands still.
@@ -249,6 +206,7 @@ impl Default for StreamConfig {
             codec: Codec::H264,
             size: Size::new(1920, 1080),
             rate: FrameRate::per_second(25),
+            encoding: Encoding::default(),
             gop: Duration::from_secs(1),
             pattern: Pattern::Scene,
             seed: 1,
@@ -290,11 +248,13 @@ impl StreamConfig {
         if !(Duration::from_millis(1)..=Duration::from_secs(600)).contains(&self.gop) {
             return wrong(format!("{:?} from key frame to key frame is not between 1 ms and 10 min", self.gop));
         }
+        self.encoding.check(self.codec)?;
         self.check_size(self.size)?;
         match self.switch {
             None => Ok(()),
-            Some(_) if self.codec == Codec::Theora => {
-                wrong("Theora cannot change its size in a session; choose another codec".to_owned())
+            Some(_) if matches!(self.codec, Codec::Theora | Codec::Mpeg4) => {
+                let name = self.codec.name();
+                wrong(format!("{name} cannot change its size in a session; choose another codec"))
             }
             Some(switch)
                 if self.codec == Codec::Mjpeg && ![self.size, switch.size].into_iter().all(jpeg::fits_header) =>
@@ -311,17 +271,10 @@ impl StreamConfig {
         if let Err(error) = stamp::cell_side(size.width, size.height) {
             return wrong(error.to_string());
         }
-        let even = size.width.is_multiple_of(2) && size.height.is_multiple_of(2);
-        match self.codec {
-            _ if size.width.max(size.height) > LARGEST_SIDE => {
-                wrong(format!("{size} is too large; the limit is {LARGEST_SIDE}x{LARGEST_SIDE}"))
-            }
-            Codec::H264 | Codec::H265 if !even => {
-                let name = self.codec.name();
-                wrong(format!("{name} needs an even width and height, not {size}; use an even size or --codec mjpeg"))
-            }
-            _ => Ok(()),
+        if size.width.max(size.height) > LARGEST_SIDE {
+            return wrong(format!("{size} is too large; the limit is {LARGEST_SIDE}x{LARGEST_SIDE}"));
         }
+        self.encoding.check_size(self.codec, size)
     }
 }
 

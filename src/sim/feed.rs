@@ -12,11 +12,12 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::config::{Size, StreamConfig};
+use super::encoder::Scan;
 use super::picture::{I420Mut, Painter};
 use super::script::PictureFault;
 use super::stamp::{self, Stamp};
 
-/// Pictures that may be on their way through the encoder at once.
+/// Pictures that may be on their way through the encoder at once, besides those that it holds back.
 const BUFFERS: u32 = 6;
 
 /// Black in limited range; in JPEG's full range a very dark grey.
@@ -74,6 +75,8 @@ struct View {
     info: gst_video::VideoInfo,
     caps: gst::Caps,
     painter: Painter,
+    /// Pictures that may be in use at once.
+    buffers: u32,
 }
 
 impl Stream {
@@ -109,19 +112,21 @@ impl View {
             .field("height", size.height.cast_signed())
             .field("framerate", rate)
             .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
-            .field("interlace-mode", "progressive")
+            .field("interlace-mode", config.encoding.interlacing())
             .field("colorimetry", color.caps_field())
+            .field_if("field-order", "top-field-first", config.encoding.scan == Scan::Interlaced)
             .build();
         let info = gst_video::VideoInfo::from_caps(&caps)?;
         let painter = Painter::new(config.pattern, size.width, size.height, color, config.seed);
-        Ok(Self { info, caps, painter })
+        let buffers = BUFFERS + config.encoding.held();
+        Ok(Self { info, caps, painter, buffers })
     }
 
     fn pool(&self) -> Result<Pool, glib::BoolError> {
         let bytes = u32::try_from(self.info.size()).map_err(|_| glib::bool_error!("a picture of 4 GiB"))?;
         let pool = gst::BufferPool::new();
         let mut config = pool.config();
-        config.set_params(Some(&self.caps), bytes, 2, BUFFERS);
+        config.set_params(Some(&self.caps), bytes, 2, self.buffers);
         pool.set_config(config)?;
         pool.set_active(true)?;
         Ok(Pool(pool))

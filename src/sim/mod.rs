@@ -10,20 +10,24 @@
 //! ```
 
 mod config;
+mod encoder;
 mod events;
 mod feed;
 mod interposer;
 mod jpeg;
+mod marker;
 pub mod picture;
 pub mod script;
 mod server;
 pub mod stamp;
 pub mod tally;
+mod times;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use config::{AuthScheme, Codec, FrameRate, Freeze, Login, SimConfig, Size, StreamConfig, Switch};
+pub use config::{AuthScheme, FrameRate, Freeze, Login, SimConfig, Size, StreamConfig, Switch};
+pub use encoder::{Chroma, Codec, Depth, Encoding, Markers, Profile, Scan};
 pub use interposer::Faults;
 pub use picture::Pattern;
 pub use server::SimServer;

@@ -13,17 +13,15 @@ use gst_rtsp_server::prelude::*;
 use gst_rtsp_server::{RTSPAuth, RTSPFilterResult, RTSPMedia, RTSPMediaFactory, RTSPServer, RTSPToken};
 use secrecy::ExposeSecret;
 
-use super::config::{AuthScheme, Codec, Login, SimConfig, StreamConfig};
+use super::config::{AuthScheme, Login, SimConfig, StreamConfig};
+use super::encoder::{Codec, Markers};
 use super::feed::{Counts, Feed, Stop, Stream};
 use super::interposer::{Datagrams, Faults, Interposer, Taps};
 use super::script::Transport;
-use super::{ListenRefusal, SimError, jpeg};
+use super::{ListenRefusal, SimError, jpeg, marker, times};
 
 /// How long a stop may take before the server's thread is left behind.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
-/// The cheapest search that x265 has: a 1920x1080 frame takes 30 ms of a core instead of 50 ms.
-const X265_OPTIONS: &str = "pools=2:frame-threads=1:rd=1:max-merge=1:aq-mode=0:psy-rd=0:deblock=0:weightp=0:\
-    signhide=0:ctu=32:min-cu-size=32";
 /// The role that the one user has.
 const ROLE: &str = "viewer";
 
@@ -253,26 +251,10 @@ fn factory(stream: Arc<Stream>, restricted: bool, feeds: Feeds) -> RTSPMediaFact
     factory
 }
 
-/// The pipeline of one stream: source, encoder, payloader.
+/// The pipeline of one stream: source, converter where one is needed, encoder, payloader.
 fn launch_line(stream: &StreamConfig) -> String {
-    let kbit = stream.bits_per_second() / 1000;
     let gop = stream.rate.frames_in(stream.gop);
-    let encoder = match stream.codec {
-        Codec::H264 => format!(
-            "x264enc tune=zerolatency speed-preset=ultrafast bframes=0 threads=2 bitrate={kbit} key-int-max={gop} \
-             ! rtph264pay name=pay0 pt=96 aggregate-mode=zero-latency"
-        ),
-        Codec::H265 => format!(
-            "x265enc tune=zerolatency speed-preset=ultrafast bitrate={kbit} key-int-max={gop} \
-             option-string={X265_OPTIONS} \
-             ! rtph265pay name=pay0 pt=96 config-interval=-1 aggregate-mode=zero-latency"
-        ),
-        Codec::Mjpeg => "jpegenc quality=80 ! rtpjpegpay name=pay0 pt=26".to_owned(),
-        Codec::Theora => format!(
-            "theoraenc speed-level=3 bitrate={kbit} keyframe-auto=false keyframe-freq={gop} \
-             ! rtptheorapay name=pay0 pt=96 config-interval=1"
-        ),
-    };
+    let encoder = stream.encoding.launch_line(stream.codec, stream.bits_per_second() / 1000, gop);
     format!(
         "appsrc name=camera is-live=true format=time do-timestamp=false block=false \
          max-buffers=1 max-bytes=0 max-time=0 ! {encoder}"
@@ -302,10 +284,16 @@ impl Feeds {
             .by_name("camera")
             .and_then(|element| element.downcast::<gst_app::AppSrc>().ok())
             .ok_or_else(|| glib::bool_error!("the pipeline has no source"))?;
-        let pad = pipeline.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
-        let pad = pad.ok_or_else(|| glib::bool_error!("the pipeline has no payloader"))?;
+        let pad = packets(&pipeline)?;
         if stream.config.codec == Codec::Mjpeg && !jpeg::fits_header(stream.config.size) {
             jpeg::state_size(&pad, stream.config.size);
+        }
+        if stream.config.encoding.markers == Markers::PerSlice {
+            marker::mark_slices(&pad);
+        }
+        if stream.config.codec == Codec::Mpeg4 {
+            let encoder = pipeline.by_name("encoder");
+            times::keep(&encoder.ok_or_else(|| glib::bool_error!("the pipeline has no encoder"))?);
         }
         if let Some(datagrams) = &self.datagrams {
             datagrams.tap(&pad);
@@ -331,6 +319,12 @@ impl Feeds {
         running.iter().for_each(|feed| feed.stop.request());
         join(running);
     }
+}
+
+/// Where a media's packets come from.
+fn packets(pipeline: &gst::Bin) -> Result<gst::Pad, glib::BoolError> {
+    let pad = pipeline.by_name("pay0").and_then(|payloader| payloader.static_pad("src"));
+    pad.ok_or_else(|| glib::bool_error!("the pipeline has no payloader"))
 }
 
 fn join(ended: Vec<Running>) {

@@ -19,8 +19,12 @@ const LUMA: usize = (WIDTH * HEIGHT) as usize;
 struct NoFallback;
 
 impl Fallback for NoFallback {
-    fn convert_into(&self, format: PixelFormat, _rows: &mut [u8]) -> Result<(), String> {
+    fn convert_into(&self, format: PixelFormat, _: (u32, u32), _rows: &mut [u8]) -> Result<(), String> {
         Err(format!("no fallback to {format} here"))
+    }
+
+    fn scaled(&self, _: (u32, u32), _: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
+        Err("no fallback here".to_owned())
     }
 }
 

@@ -12,7 +12,7 @@ use camring::clock::{Clock, Mono, TestClock};
 use camring::health::Health;
 use camring::shutdown::Stop;
 use camring::source::{
-    Fallback, FrameRef, FrameSink, FrameSource, FrameTiming, Loan, Progress, RetryClass, RetryReason, Session,
+    Fallback, FrameRef, FrameSink, FrameSource, FrameTiming, Loan, Plane, Progress, RetryClass, RetryReason, Session,
     SourceEvent, SourceLayout,
 };
 use camring_ring::frame::{Color, FrameFlags, PixelFormat, Reason, State};
@@ -159,8 +159,12 @@ impl FrameSink for StageSink {
 struct NoFallback;
 
 impl Fallback for NoFallback {
-    fn convert_into(&self, format: PixelFormat, _: &mut [u8]) -> Result<(), String> {
+    fn convert_into(&self, format: PixelFormat, _: (u32, u32), _: &mut [u8]) -> Result<(), String> {
         Err(format!("no {format} on this stage"))
+    }
+
+    fn scaled(&self, _: (u32, u32), _: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
+        Err("no scaling on this stage".to_owned())
     }
 }
 

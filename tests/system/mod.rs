@@ -25,9 +25,14 @@ pub fn camring() -> Command {
     Command::new(env!("CARGO_BIN_EXE_camring"))
 }
 
+/// Whether the full amounts are asked for, by `scripts/soak`.
+pub fn is_full() -> bool {
+    std::env::var("CAMRING_SOAK").as_deref() == Ok("full")
+}
+
 /// The amount of a long promise: `short` in the ordinary suite, this part's share of `full` under `scripts/soak`.
 pub fn amount(short: u64, full: u64) -> u64 {
-    if std::env::var("CAMRING_SOAK").as_deref() != Ok("full") {
+    if !is_full() {
         return short;
     }
     let parts = std::env::var("CAMRING_SOAK_PARTS").ok().and_then(|parts| parts.parse().ok()).unwrap_or(1);
