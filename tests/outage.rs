@@ -217,3 +217,20 @@ fn a_frozen_camera_is_noticed_and_its_reader_continues_by_itself() {
         thawed.elapsed().as_millis()
     ));
 }
+
+#[test]
+fn of_a_camera_that_marks_every_slice_no_half_picture_is_shown() {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&[&SMALL[..], &["--slices", "4", "--mark-slices"]].concat()));
+    let daemon = Daemon::spawn(&shm, "cam", &sim.url);
+    // The reader judges every picture: both of its stamps must be there, and be the same.
+    let reader = Reader::attach(&shm, "cam", Way::Next);
+    let mut frames = 0;
+    reader.first("thirty frames", |_| {
+        frames += 1;
+        frames >= 30
+    });
+    assert!(daemon.log().contains("MARKER_PER_SLICE"), "{}", daemon.log());
+    let seen = reader.finish();
+    let numbers: Vec<u32> = seen.iter().map(|seen| seen.stamp.number).collect();
+    assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+}

@@ -19,7 +19,7 @@ use gst::glib;
 use gst::prelude::*;
 use secrecy::ExposeSecret;
 
-use super::arrival::{Arrivals, PacketCounter};
+use super::arrival::{Arrivals, Ends, PacketCounter};
 use super::bus::End;
 use super::decoder::{Chosen, Codec, Device, set_threads};
 use super::gate::{FindingsTable, GateLink, guard, number_units};
@@ -336,9 +336,12 @@ impl Camera {
 
     fn probe(&self, depay: &gst::Element, queue: &gst::Element, decoder: &gst::Element, codec: &Codec, links: Links) {
         let pad = |element: &gst::Element, name: &str| element.static_pad(name).expect("every filter has it");
-        let counter =
-            PacketCounter::new(links.arrivals.clone(), self.progress.clone(), self.reporter.clone(), codec.start);
-        if codec.units.is_some() && self.config.access_units == AccessUnits::Auto {
+        let watched = codec.units.is_some() && self.config.access_units == AccessUnits::Auto;
+        let ends =
+            if watched && !self.lessons.parse_units.load(Ordering::Relaxed) { Ends::Marker } else { Ends::Settled };
+        let (arrivals, progress) = (links.arrivals.clone(), self.progress.clone());
+        let counter = PacketCounter::new(arrivals, progress, self.reporter.clone(), codec.start, ends);
+        if watched {
             self.watch_markers(&pad(depay, "src"), counter.newest());
         }
         counter.watch(&pad(depay, "sink"));

@@ -111,7 +111,7 @@ impl Tail {
         let (timing, findings) = self.describe(buffer, decoded_mono_ns);
         let lost = self.count_lost(findings.lost);
         self.note(&timing);
-        if self.is_unwanted(buffer) {
+        if self.is_unwanted(buffer) || self.is_part(buffer, findings.flags) {
             self.withheld += 1 + lost;
             return Ok(());
         }
@@ -219,6 +219,15 @@ impl Tail {
             Origin::Camera { findings, .. } => buffer.pts().is_some_and(|pts| findings.is_left_over(pts.nseconds())),
             Origin::Local { .. } => self.progress.demand() == Demand::Nothing,
         }
+    }
+
+    /// Whether it turned out, while the decoder had it, that the picture is a part of one; marked ones pass.
+    fn is_part(&self, buffer: &gst::BufferRef, flags: FrameFlags) -> bool {
+        let Origin::Camera { arrivals, .. } = &self.origin else { return false };
+        let arrival = buffer.pts().and_then(|pts| arrivals.get(pts.nseconds()));
+        arrival.is_some_and(|arrival| arrival.torn)
+            && !flags.contains(FrameFlags::CORRUPT)
+            && !flags.contains(FrameFlags::TAINTED)
     }
 
     /// Pictures lost since the previous one of this session; what came before its first keyframe is not lost.
