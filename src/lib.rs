@@ -28,6 +28,7 @@ pub mod config;
 pub mod convert;
 pub mod exit;
 pub mod health;
+pub mod limits;
 pub mod log;
 pub mod pipeline;
 pub mod publish;

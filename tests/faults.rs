@@ -426,6 +426,25 @@ fn assert_tried_again(shm: &Shm, daemon: &mut Daemon, expected: Reason) -> Statu
 }
 
 #[test]
+fn a_limit_on_open_files_is_raised_or_named() {
+    let sim = Sim::spawn(&["--size", "320x240", "--fps", "10"]);
+    let limited = |limit: &str, shm: &Shm| {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh", env!("CARGO_BIN_EXE_camring")]);
+        command.args(["run", "cam", "--url", &sim.url, "--shm-dir"]).arg(shm.path());
+        command
+    };
+    let shm = Shm::new();
+    let said = ended(limited("-n 20", &shm));
+    assert_eq!((said.code, said.stdout.as_str()), (Some(78), ""), "{}", said.stderr);
+    assert!(said.stderr.contains("may open 20 files") && said.stderr.contains("LimitNOFILE="), "{}", said.stderr);
+    assert_eq!(shm.files(), [""; 0], "nothing was made");
+    let _daemon = Daemon::spawn_command(limited("-Sn 20", &shm), None);
+    let ring = shm.attach("cam");
+    until("the camera is live", || ring.status().state == State::Live);
+}
+
+#[test]
 fn a_port_that_refuses_is_named_and_tried_again() {
     let shm = Shm::new();
     let mut daemon = impatient(&shm, &format!("rtsp://127.0.0.1:{}/stream", free_port()));

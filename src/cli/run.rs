@@ -18,6 +18,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Camera, Config, LoadOptions, LogFormat, LogSettings, MountRoom, SecretStore};
 use crate::exit::{Exit, Failure};
 use crate::health::Health;
+use crate::limits;
 use crate::log;
 use crate::publish::{Publisher, Shared};
 use crate::reload::{self, Reloader};
@@ -61,6 +62,7 @@ struct Job {
 ///
 /// 78 for a wrong configuration, 79 when the camera is served already, 73 without room, 77 without permission.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    limits::raise_open_files()?;
     let shm = ShmDir::new(&global.shm_dir);
     let job = job(args, &shm)?;
     let access = job.camera.resolve_secrets(&SecretStore::of_process()).map_err(|errors| errors.report())?;
