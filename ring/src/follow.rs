@@ -13,6 +13,9 @@ use crate::wait::Slice;
 
 /// How often the name is compared with the file while no frame comes.
 const IDENTITY_PAUSE: Duration = Duration::from_secs(1);
+/// Looks at one and the same newest frame before the clock is asked whether the name is due: a reader that was woken for
+/// a frame looks twice, to wait and to take.
+const LOOKS_WITHOUT_CLOCK: u32 = 2;
 /// First and longest pause between attempts to follow a new generation.
 pub(crate) const FOLLOW_FIRST: Duration = Duration::from_millis(10);
 const FOLLOW_MAX: Duration = Duration::from_secs(1);
@@ -37,8 +40,13 @@ pub(crate) struct Inner {
     pub(crate) stats: ReaderStats,
     pub(crate) slice: Slice,
     next_identity_check: Instant,
-    /// The head at the last look: while it moves, the name needs no check.
+    /// The newest frame's number at the last such check: while it moves, the name needs none.
     head_seen: u64,
+    /// The newest frame's number at the last look, and looks since that found the same one.
+    head_looked: u64,
+    same_looks: u32,
+    /// The generation was inherited by a fork and could not be opened again so far.
+    inherited: bool,
     follow_pause: Duration,
     pub(crate) next_follow: Instant,
     /// The name led to a retired generation when it was last tried.
@@ -61,6 +69,9 @@ impl Handle {
             slice: Slice::default(),
             next_identity_check: now + IDENTITY_PAUSE,
             head_seen: u64::MAX,
+            head_looked: u64::MAX,
+            same_looks: 0,
+            inherited: !current.origin.is_here(),
             follow_pause: FOLLOW_FIRST,
             next_follow: now,
             superseded: false,
@@ -76,12 +87,24 @@ impl Handle {
         Self::new(parent.bequest.inherit())
     }
 
+    #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
+    /// Whether there is nothing to find out about the generation: it goes on, it is this process's own, and it has a
+    /// frame that was not there two looks ago. Asks no clock, because a reader that was just woken passes here.
+    #[inline]
+    fn is_moving(&mut self) -> bool {
+        let map = &self.current.segment.map;
+        let head = head::load_head(map).map_or(0, |head| head.seq);
+        self.same_looks = if head == self.head_looked { self.same_looks.saturating_add(1) } else { 0 };
+        self.head_looked = head;
+        self.same_looks < LOOKS_WITHOUT_CLOCK && !self.inherited && head::load_retired(map) == Retired::No
+    }
+
     /// Whether the operator has removed the ring and no new one has come.
     pub(crate) fn is_removed(&self) -> bool {
         self.removed.is_some()
@@ -106,20 +129,34 @@ impl Ring {
     }
 
     /// The generation to read now: follows a retired one, and looks at the name once a second while no frame comes.
+    #[inline]
     pub(crate) fn current(&self) -> Arc<Attachment> {
         let handle = self.handle();
         let mut inner = handle.lock();
+        self.settle(handle, &mut inner);
+        Arc::clone(&inner.current)
+    }
+
+    /// As [`Ring::current`], under a lock that is held already.
+    #[inline]
+    pub(crate) fn settle(&self, handle: &Handle, inner: &mut Inner) {
+        if !inner.is_moving() {
+            self.look_for_next(handle, inner);
+        }
+    }
+
+    #[cold]
+    fn look_for_next(&self, handle: &Handle, inner: &mut Inner) {
         match head::load_retired(&inner.current.segment.map) {
             // An inherited one cannot lease, count as a reader or ask whether the daemon lives.
-            Retired::No if !inner.current.origin.is_here() => self.follow(handle, &mut inner),
-            Retired::No => self.look_around(handle, &mut inner),
-            Retired::Superseded => self.follow(handle, &mut inner),
+            Retired::No if inner.inherited => self.follow(handle, inner),
+            Retired::No => self.look_around(handle, inner),
+            Retired::Superseded => self.follow(handle, inner),
             Retired::Removed => {
                 inner.removed.get_or_insert_with(Instant::now);
-                self.follow(handle, &mut inner);
+                self.follow(handle, inner);
             }
         }
-        Arc::clone(&inner.current)
     }
 
     /// Once a second, while no frame comes: compares the name with the file, and follows when they differ.
@@ -158,6 +195,7 @@ impl Ring {
         if next.segment.identity != inner.current.segment.identity {
             inner.enter(&next, now);
         }
+        inner.inherited = false;
         // Also the same file under its other name, which is where to look from now on.
         let next = Arc::new(next);
         handle.bequest.replace(Arc::clone(&next));
@@ -177,6 +215,6 @@ impl Inner {
         }
         self.stats.followed += 1;
         self.pulse = Pulse::new(&next.segment.map, now);
-        self.head_seen = u64::MAX;
+        (self.head_seen, self.head_looked, self.same_looks) = (u64::MAX, u64::MAX, 0);
     }
 }

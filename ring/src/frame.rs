@@ -331,33 +331,15 @@ impl Geometry {
     /// Returns `None` when a side is zero or a plane does not fit 32 bits, and for formats without a picture meaning.
     #[must_use]
     pub fn packed(width: u32, height: u32, format: PixelFormat) -> Option<Self> {
-        let (w, h) = (u64::from(width), u64::from(height));
-        let (cw, ch) = (w.div_ceil(2), h.div_ceil(2));
-        let planes: &[(u64, u64)] = match format {
-            PixelFormat::Bgr | PixelFormat::Rgb => &[(w * 3, h)],
-            PixelFormat::Gray => &[(w, h)],
-            PixelFormat::Bgra | PixelFormat::Rgba => &[(w * 4, h)],
-            PixelFormat::I420 => &[(w, h), (cw, ch), (cw, ch)],
-            PixelFormat::Nv12 => &[(w, h), (cw * 2, ch)],
-            PixelFormat::RgbPlanarF32 => &[(w * 4, h), (w * 4, h), (w * 4, h)],
-            PixelFormat::Opaque | PixelFormat::Unknown(_) => return None,
-        };
-        if width == 0 || height == 0 {
-            return None;
-        }
-        let mut geometry = Self {
-            width,
-            height,
-            format,
-            plane_count: planes.len() as u32,
-            plane_offsets: [0; 4],
-            plane_strides: [0; 4],
-            len: 0,
-        };
-        for (plane, (stride, rows)) in planes.iter().enumerate() {
+        let planes = Planes::of(width, height, format)?;
+        let (plane_offsets, plane_strides) = ([0; 4], [0; 4]);
+        let mut geometry =
+            Self { width, height, format, plane_count: planes.count, plane_offsets, plane_strides, len: 0 };
+        for plane in 0..planes.count as usize {
+            let (stride, rows) = planes.extent(plane)?;
             geometry.plane_offsets[plane] = u32::try_from(geometry.len).ok()?;
-            geometry.plane_strides[plane] = u32::try_from(*stride).ok()?;
-            geometry.len = geometry.len.checked_add(stride.checked_mul(*rows)?)?;
+            geometry.plane_strides[plane] = u32::try_from(stride).ok()?;
+            geometry.len = geometry.len.checked_add(stride.checked_mul(rows)?)?;
         }
         Some(geometry)
     }
@@ -365,19 +347,12 @@ impl Geometry {
     /// Bytes of one row and number of rows of a plane, without padding; `None` for a plane the format does not have.
     #[must_use]
     pub fn plane_extent(&self, plane: usize) -> Option<(u64, u64)> {
-        let tight = Self::packed(self.width, self.height, self.format)?;
-        if plane >= tight.plane_count as usize {
-            return None;
-        }
-        let rows = match (self.format, plane) {
-            (PixelFormat::I420 | PixelFormat::Nv12, 1..) => u64::from(self.height).div_ceil(2),
-            _ => u64::from(self.height),
-        };
-        Some((u64::from(tight.plane_strides[plane]), rows))
+        Planes::of(self.width, self.height, self.format)?.extent(plane)
     }
 
     /// Whether every plane lies inside `len` bytes, computed without overflow.
     #[must_use]
+    #[inline]
     pub fn fits(&self, capacity: u64) -> bool {
         if self.len > capacity {
             return false;
@@ -385,18 +360,53 @@ impl Geometry {
         if self.format == PixelFormat::Opaque {
             return self.plane_count <= 4;
         }
-        let Some(tight) = Self::packed(self.width, self.height, self.format) else { return false };
-        self.plane_count == tight.plane_count
-            && (0..tight.plane_count as usize).all(|plane| self.plane_end(plane).is_some_and(|end| end <= self.len))
+        let Some(planes) = Planes::of(self.width, self.height, self.format) else { return false };
+        self.plane_count == planes.count
+            && self.holds(0, planes.first)
+            && (1..planes.count as usize).all(|plane| self.holds(plane, planes.others))
     }
 
-    fn plane_end(&self, plane: usize) -> Option<u64> {
-        let (row_bytes, rows) = self.plane_extent(plane)?;
+    /// Whether a plane of `rows` rows of `row_bytes` lies inside `len` bytes.
+    #[inline]
+    fn holds(&self, plane: usize, (row_bytes, rows): (u64, u64)) -> bool {
         let stride = u64::from(self.plane_strides[plane]);
-        if stride < row_bytes {
-            return None;
+        let before_last = stride.checked_mul(rows - 1);
+        let end = before_last.and_then(|bytes| bytes.checked_add(u64::from(self.plane_offsets[plane]) + row_bytes));
+        stride >= row_bytes && end.is_some_and(|end| end <= self.len)
+    }
+}
+
+/// The planes of a picture: bytes of one row without padding, and rows. Those after the first are all alike.
+#[derive(Clone, Copy, Debug)]
+struct Planes {
+    count: u32,
+    first: (u64, u64),
+    others: (u64, u64),
+}
+
+impl Planes {
+    /// `None` when a side is zero, and for formats without a picture meaning.
+    #[inline]
+    fn of(width: u32, height: u32, format: PixelFormat) -> Option<Self> {
+        let (w, h) = (u64::from(width), u64::from(height));
+        let (cw, ch) = (w.div_ceil(2), h.div_ceil(2));
+        let (count, first, others) = match format {
+            PixelFormat::Bgr | PixelFormat::Rgb => (1, w * 3, (0, 0)),
+            PixelFormat::Gray => (1, w, (0, 0)),
+            PixelFormat::Bgra | PixelFormat::Rgba => (1, w * 4, (0, 0)),
+            PixelFormat::I420 => (3, w, (cw, ch)),
+            PixelFormat::Nv12 => (2, w, (cw * 2, ch)),
+            PixelFormat::RgbPlanarF32 => (3, w * 4, (w * 4, h)),
+            PixelFormat::Opaque | PixelFormat::Unknown(_) => return None,
+        };
+        (width > 0 && height > 0).then_some(Self { count, first: (first, h), others })
+    }
+
+    fn extent(&self, plane: usize) -> Option<(u64, u64)> {
+        match plane {
+            0 => Some(self.first),
+            _ => (plane < self.count as usize).then_some(self.others),
         }
-        u64::from(self.plane_offsets[plane]).checked_add(stride.checked_mul(rows - 1)?)?.checked_add(row_bytes)
     }
 }
 

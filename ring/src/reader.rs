@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::attach::{AttachOptions, Attachment, present_readers, stated_pid};
 use crate::error::{AttachError, ReadError};
-use crate::follow::{FOLLOW_FIRST, Handle};
+use crate::follow::{FOLLOW_FIRST, Handle, Inner};
 use crate::fork::PerProcess;
 use crate::frame::{FrameMeta, Generation, PixelFormat, Sequence};
 use crate::head::{self, Head, Retired};
@@ -242,37 +242,45 @@ impl Ring {
 
     /// Sleeps until a frame newer than `last`, a number of the time after `resets`, is there.
     pub(crate) fn wait_newer(&self, last: Sequence, resets: u64, deadline: Option<Instant>) -> Waited {
+        let mut look = self.look(last, resets);
         loop {
-            let look = self.look(last, resets);
             if let Some(waited) = look.waited {
                 return waited;
             }
             if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return Waited::TimedOut;
             }
-            let map = &look.attachment.segment.map;
-            let woken = wait::sleep(map, look.notify, self.next_sleep(&look.attachment, deadline));
-            self.learn(&look, woken);
+            let limit = self.next_sleep(&look.attachment, deadline);
+            let woken = wait::sleep(&look.attachment.segment.map, look.notify, limit);
+            look = self.look_after(Some((&look, woken)), last, resets);
         }
     }
 
     /// Looks whether there is something newer than `last`, in the order that loses no wake-up.
     pub(crate) fn look(&self, last: Sequence, resets: u64) -> Look {
-        let attachment = self.current();
-        let map = &attachment.segment.map;
+        self.look_after(None, last, resets)
+    }
+
+    /// As [`Ring::look`], and learns first from the sleep that a look has led to. One lock and no clock when it was for a
+    /// frame: this is what a reader runs when it is woken.
+    fn look_after(&self, slept: Option<(&Look, Woken)>, last: Sequence, resets: u64) -> Look {
+        let handle = self.handle();
+        let mut inner = handle.lock();
+        if let Some((look, woken)) = slept {
+            self.learn_from(look, woken, handle, &mut inner);
+        }
+        self.settle(handle, &mut inner);
+        let map = &inner.current.segment.map;
         // Before the head: the other order loses a wake-up that falls in between.
         let notify = head::load_notify(map);
-        let head = head::load_head(map);
-        let inner = self.handle().lock();
+        let newest = head::load_head(map);
         // Numbers of before a reset say nothing about those after it.
-        let begun_anew = inner.stats.resets != resets || inner.is_former(last.0);
-        let waited = if head.is_some_and(|head| begun_anew || head.seq > last.0) {
-            Some(Waited::Newer)
-        } else {
-            inner.is_gone().then_some(Waited::Removed)
+        let begun_anew = inner.stats.resets != resets;
+        let waited = match newest {
+            Some(head) if begun_anew || head.seq > last.0 || inner.is_former(last.0) => Some(Waited::Newer),
+            _ => inner.is_gone().then_some(Waited::Removed),
         };
-        drop(inner);
-        Look { attachment, notify, waited }
+        Look { attachment: Arc::clone(&inner.current), notify, waited }
     }
 
     /// How long to sleep at most before looking again.
@@ -289,12 +297,16 @@ impl Ring {
 
     /// Adapts the length of the next sleep to what ended this one.
     pub(crate) fn learn(&self, look: &Look, woken: Woken) {
-        let changed = head::load_notify(&look.attachment.segment.map) != look.notify;
         let handle = self.handle();
-        let mut inner = handle.lock();
+        self.learn_from(look, woken, handle, &mut handle.lock());
+    }
+
+    #[inline]
+    fn learn_from(&self, look: &Look, woken: Woken, handle: &Handle, inner: &mut Inner) {
+        let changed = head::load_notify(&look.attachment.segment.map) != look.notify;
         inner.slice.learn(woken, changed);
         if woken == Woken::Timeout && !changed {
-            self.look_around(handle, &mut inner);
+            self.look_around(handle, inner);
         }
     }
 
@@ -319,11 +331,11 @@ impl Ring {
     }
 
     /// The newest frame's number and place, checked.
+    #[inline]
     pub(crate) fn newest(&self, segment: &Segment) -> Result<Head, ReadError> {
         let Some(head) = head::load_head(&segment.map) else { return Err(self.no_frame(segment)) };
-        let slots = segment.layout.slot_count;
-        if head.slot >= slots || head.seq == 0 {
-            return Err(self.corrupt(format!("its newest frame is {} in slot {} of {slots}", head.seq, head.slot)));
+        if head.slot >= segment.layout.slot_count || head.seq == 0 {
+            return Err(self.no_such_place(segment, head));
         }
         Ok(head)
     }
@@ -342,13 +354,24 @@ impl Ring {
             return Ok(None);
         }
         let meta = meta::decode(&words);
-        if let PixelFormat::Unknown(format) = meta.geometry.format {
-            return Err(ReadError::UnknownFormat { ring: self.name.to_string(), format });
-        }
         if meta.seq.0 != place.seq || !meta.geometry.fits(layout.slot_capacity) {
-            return Err(self.corrupt(format!("frame {} exceeds its slot of {} bytes", place.seq, layout.slot_capacity)));
+            return Err(self.no_such_frame(segment, place, meta.geometry.format));
         }
         Ok(Some(meta))
+    }
+
+    #[cold]
+    fn no_such_place(&self, segment: &Segment, head: Head) -> ReadError {
+        let slots = segment.layout.slot_count;
+        self.corrupt(format!("its newest frame is {} in slot {} of {slots}", head.seq, head.slot))
+    }
+
+    #[cold]
+    fn no_such_frame(&self, segment: &Segment, place: Head, format: PixelFormat) -> ReadError {
+        if let PixelFormat::Unknown(format) = format {
+            return ReadError::UnknownFormat { ring: self.name.to_string(), format };
+        }
+        self.corrupt(format!("frame {} exceeds its slot of {} bytes", place.seq, segment.layout.slot_capacity))
     }
 
     /// Copies the payload of a slot into `buffer`, which is resized to it; worthless until the stamp is checked again.
@@ -436,16 +459,19 @@ impl Ring {
         self.handle().lock().is_removed()
     }
 
+    #[cold]
     pub(crate) fn no_frame(&self, segment: &Segment) -> ReadError {
         let state = head::load_state(&segment.map);
         ReadError::NoFrame { ring: self.name.to_string(), state: state.state, reason: state.reason }
     }
 
+    #[cold]
     pub(crate) fn overrun(&self, segment: &Segment) -> ReadError {
         let oldest = crate::history::held_places(segment).map(|place| place.seq).min().unwrap_or(0);
         ReadError::Overrun { ring: self.name.to_string(), oldest: Sequence(oldest) }
     }
 
+    #[cold]
     fn corrupt(&self, what: String) -> ReadError {
         ReadError::Corrupt { ring: self.name.to_string(), what }
     }

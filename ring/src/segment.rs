@@ -174,6 +174,13 @@ impl Region for Mapping {
         unsafe { pointer.as_ref() }
     }
 
+    fn u64s_at<const N: usize>(&self, offset: u64) -> &[AtomicU64; N] {
+        let pointer = self.ptr(offset, 8 * N as u64).cast::<[AtomicU64; N]>();
+        assert!(pointer.is_aligned(), "64-bit words at the unaligned offset {offset}");
+        // SAFETY: as in `u64_at`, for every one of the words.
+        unsafe { pointer.as_ref() }
+    }
+
     fn u32_at(&self, offset: u64) -> &AtomicU32 {
         let pointer = self.ptr(offset, 4).cast::<AtomicU32>();
         assert!(pointer.is_aligned(), "a 32-bit word at the unaligned offset {offset}");

@@ -34,11 +34,17 @@ pub(crate) fn begin_write(region: &impl Region, layout: &Layout, slot: u32, stam
     full_fence();
 }
 
+/// The words of a slot's header.
+#[inline]
+fn header<'a>(region: &'a impl Region, layout: &Layout, slot: u32) -> &'a [AtomicU64; SLOT_WORDS] {
+    region.u64s_at(layout.slot_header_off(slot))
+}
+
 /// Writer: the metadata, between `begin_write` and `commit`.
+#[inline]
 pub(crate) fn write_words(region: &impl Region, layout: &Layout, slot: u32, words: &SlotWords) {
-    let base = layout.slot_header_off(slot);
-    for (index, word) in words.iter().enumerate().skip(1) {
-        region.u64_at(base + index as u64 * 8).store(*word, Ordering::Relaxed);
+    for (place, word) in header(region, layout, slot).iter().zip(words).skip(1) {
+        place.store(*word, Ordering::Relaxed);
     }
 }
 
@@ -70,11 +76,11 @@ pub(crate) fn is_unchanged(region: &impl Region, layout: &Layout, slot: u32, sta
 }
 
 /// Reader: a private copy of the slot header; worthless until `is_unchanged` says otherwise.
+#[inline]
 pub(crate) fn load_words(region: &impl Region, layout: &Layout, slot: u32) -> SlotWords {
-    let base = layout.slot_header_off(slot);
     let mut words = [0; SLOT_WORDS];
-    for (index, word) in words.iter_mut().enumerate() {
-        *word = region.u64_at(base + index as u64 * 8).load(Ordering::Relaxed);
+    for (word, place) in words.iter_mut().zip(header(region, layout, slot)) {
+        *word = place.load(Ordering::Relaxed);
     }
     words
 }

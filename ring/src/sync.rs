@@ -10,6 +10,9 @@ pub(crate) trait Region {
     /// The aligned 64-bit word at `offset` bytes.
     fn u64_at(&self, offset: u64) -> &AtomicU64;
 
+    /// `N` aligned 64-bit words side by side, from `offset` bytes on; checked once.
+    fn u64s_at<const N: usize>(&self, offset: u64) -> &[AtomicU64; N];
+
     /// The aligned 32-bit word at `offset` bytes; only in the hot and liveness lines.
     fn u32_at(&self, offset: u64) -> &AtomicU32;
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::anchor;
 use crate::claim::Claim;
-use crate::clock::{boot_minus_mono_ns, mono_ns, real_ns};
+use crate::clock::{Now, mono_ns, real_ns};
 use crate::crash::{self, CrashPoint};
 use crate::create::{carry_over, create, format_segment, new_generation};
 use crate::error::{ClaimError, CreateError, PublishError};
@@ -341,25 +341,15 @@ impl Writer {
     /// generation stays. [`PublishError::Outdated`] for a slot of a generation that has been replaced meanwhile.
     pub fn publish(&mut self, slot: SlotMut, mut meta: FrameMeta) -> Result<Sequence, PublishError> {
         let began = mono_ns();
-        if !slot.live.origin.is_here() {
-            return Err(PublishError::Forked);
-        }
         let fresh = !Arc::ptr_eq(&slot.live, &self.live);
-        if fresh && !self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &slot.live)) {
-            return Err(PublishError::Outdated);
-        }
-        if meta.geometry.len > slot.len || !meta.geometry.fits(slot.len) {
-            return Err(PublishError::Geometry { claimed: slot.len, described: meta.geometry.len });
-        }
-        if !fresh {
-            // A larger generation whose frame never came would hold its memory, and number its first frame wrongly.
-            self.pending.take_if(|pending| Arc::strong_count(pending) == 1);
-        }
+        self.check(&slot, &meta, fresh)?;
         if fresh {
             continue_from(&slot.live.segment, self.seq);
+        } else if self.pending.is_some() {
+            self.give_up_pending();
         }
         let seq = self.seq + 1;
-        self.complete(&mut meta, seq);
+        self.complete(&mut meta, seq, began);
         let Segment { map, layout, .. } = &slot.live.segment;
         crash::at(CrashPoint::PublishFilled);
         slot::write_words(map, layout, slot.index, &meta::encode(&meta));
@@ -376,16 +366,39 @@ impl Writer {
             self.switch(Arc::clone(&slot.live)).map_err(PublishError::Names)?;
         }
         self.geometry_epoch = meta.geometry_epoch;
+        self.announce(meta.publish_mono_ns);
         self.head = Some(head);
         self.source_seq = meta.source_seq;
         self.next_flags = FrameFlags::default();
         self.geometry = Some(meta.geometry);
-        self.announce(&meta, began);
+        self.account(&meta, began);
         Ok(Sequence(seq))
     }
 
+    /// Whether a slot may be published with this description.
+    #[inline]
+    fn check(&self, slot: &SlotMut, meta: &FrameMeta, fresh: bool) -> Result<(), PublishError> {
+        if !slot.live.origin.is_here() {
+            return Err(PublishError::Forked);
+        }
+        if fresh && !self.pending.as_ref().is_some_and(|pending| Arc::ptr_eq(pending, &slot.live)) {
+            return Err(PublishError::Outdated);
+        }
+        if !meta.geometry.fits(slot.len) {
+            return Err(PublishError::Geometry { claimed: slot.len, described: meta.geometry.len });
+        }
+        Ok(())
+    }
+
+    /// A larger generation whose frame never came would hold its memory, and number its first frame wrongly.
+    #[cold]
+    fn give_up_pending(&mut self) {
+        self.pending.take_if(|pending| Arc::strong_count(pending) == 1);
+    }
+
     /// Fills in what the ring knows.
-    fn complete(&mut self, meta: &mut FrameMeta, seq: u64) {
+    #[inline]
+    fn complete(&mut self, meta: &mut FrameMeta, seq: u64, began: i64) {
         let map = &self.live.segment.map;
         let changed = self.geometry.is_some_and(|geometry| geometry != meta.geometry);
         let another = changed || (self.geometry.is_none() && self.geometry_epoch == 0);
@@ -395,9 +408,10 @@ impl Writer {
         meta.writer_epoch = head::load_u32(map, at::WRITER_EPOCH);
         meta.session_id = head::load_u32(map, at::SESSION_ID);
         meta.dropped_before = self.dropped;
-        meta.publish_mono_ns = mono_ns();
-        meta.publish_real_ns = real_ns();
-        meta.boot_minus_mono_ns = boot_minus_mono_ns();
+        let now = Now::after(began);
+        meta.publish_mono_ns = now.mono_ns;
+        meta.publish_real_ns = now.real_ns;
+        meta.boot_minus_mono_ns = now.boot_minus_mono_ns;
         if meta.arrival_mono_ns == 0 {
             // A picture that never travelled is as old as its publication.
             (meta.arrival_mono_ns, meta.arrival_real_ns) = (meta.publish_mono_ns, meta.publish_real_ns);
@@ -405,6 +419,7 @@ impl Writer {
     }
 
     /// Gives the new generation the names and ends the old one.
+    #[cold]
     fn switch(&mut self, new: Arc<Live>) -> Result<(), CreateError> {
         let shared = Arc::clone(&self.shared);
         let mut names = shared.names();
@@ -436,19 +451,44 @@ impl Writer {
         Ok(())
     }
 
-    /// Times, counts and the wake-up of one publication.
-    fn announce(&mut self, meta: &FrameMeta, began: i64) {
+    /// Tells the readers of a publication, and wakes at most 32 of them; housekeeping wakes the rest, and ends the time
+    /// of polling. Never waits. What readers do not wait for is counted afterwards.
+    #[inline]
+    fn announce(&mut self, now_ns: i64) {
         let map = &self.live.segment.map;
-        head::store_u64(map, at::LAST_PUBLISH_MONO_NS, meta.publish_mono_ns.cast_unsigned());
+        head::store_u64(map, at::LAST_PUBLISH_MONO_NS, now_ns.cast_unsigned());
         head::store_u32(map, at::GEOMETRY_EPOCH, self.geometry_epoch);
         head::bump_notify(map);
         crash::at(CrashPoint::PublishNotified);
-        self.wake(meta.publish_mono_ns);
+        match wait::wake(map, wait::WAKE_MAX) {
+            Ok(woken) if woken < wait::WAKE_MAX as usize => {}
+            woken => self.wake_the_rest(woken.is_ok(), now_ns),
+        }
         crash::at(CrashPoint::PublishWoken);
+    }
+
+    /// After a wake-up call that did not reach everybody, or nobody.
+    #[cold]
+    fn wake_the_rest(&self, called: bool, now_ns: i64) {
+        let map = &self.live.segment.map;
+        if called {
+            head::add_u64(map, Counter::WakeOverflow.offset(), 1);
+            self.shared.wake_overflow.store(true, Ordering::Relaxed);
+            self.shared.wake_housekeeping();
+        } else {
+            head::add_u64(map, Counter::WakeErrors.offset(), 1);
+            head::store_u32(map, at::WAKE_MODE, 1);
+            self.shared.poll_until_ns.store(now_ns + POLL_AFTER_WAKE_ERROR_NS, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts and times of one publication, when its readers are on their way.
+    fn account(&mut self, meta: &FrameMeta, began: i64) {
         let map = &self.live.segment.map;
         let bump = |counter: Counter, by: u64| head::add_u64(map, counter.offset(), by);
         bump(Counter::Published, 1);
         bump(Counter::Bytes, meta.geometry.len);
+        bump(Counter::WakeCalls, 1);
         if meta.decoded_mono_ns > 0 {
             let spent = (meta.publish_mono_ns - meta.decoded_mono_ns).max(0).cast_unsigned();
             Histogram::record(map, at::DECODE_TO_PUBLISH, spent);
@@ -467,25 +507,6 @@ impl Writer {
         map.u64_at(Counter::LagNsMax.offset()).fetch_max(meta.lag_ns, Ordering::Relaxed);
     }
 
-    /// Wakes at most 32 sleepers; housekeeping wakes the rest, and ends the time of polling. Never waits.
-    fn wake(&mut self, now_ns: i64) {
-        let map = &self.live.segment.map;
-        head::add_u64(map, Counter::WakeCalls.offset(), 1);
-        match wait::wake(map, wait::WAKE_MAX) {
-            Ok(woken) if woken >= wait::WAKE_MAX as usize => {
-                head::add_u64(map, Counter::WakeOverflow.offset(), 1);
-                self.shared.wake_overflow.store(true, Ordering::Relaxed);
-                self.shared.wake_housekeeping();
-            }
-            Ok(_) => {}
-            Err(_) => {
-                head::add_u64(map, Counter::WakeErrors.offset(), 1);
-                head::store_u32(map, at::WAKE_MODE, 1);
-                self.shared.poll_until_ns.store(now_ns + POLL_AFTER_WAKE_ERROR_NS, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// Counts a frame that will not be published, under one of the `dropped_*` counters; not in a forked child.
     pub fn count_drop(&mut self, counter: Counter) {
         if !self.live.origin.is_here() {
@@ -498,6 +519,7 @@ impl Writer {
 
 /// States anew which number a generation continues from: frames may have been published since it was made, and readers
 /// take a gap downwards for numbers that begin anew. It has no name yet, so nobody reads its configuration.
+#[cold]
 fn continue_from(segment: &Segment, seq: u64) {
     if segment.layout.base_seq != seq {
         let layout = Layout { base_seq: seq, ..segment.layout.clone() };

@@ -97,6 +97,12 @@ impl Region for Mapping {
         &self.u64s[offset as usize / 8]
     }
 
+    fn u64s_at<const N: usize>(&self, offset: u64) -> &[AtomicU64; N] {
+        assert!(offset.is_multiple_of(8), "64-bit words at the unaligned offset {offset}");
+        let first = offset as usize / 8;
+        self.u64s[first..first + N].try_into().expect("as many words as were asked for")
+    }
+
     fn u32_at(&self, offset: u64) -> &AtomicU32 {
         assert!(offset.is_multiple_of(4), "a 32-bit word at the unaligned offset {offset}");
         &self.u32s[offset as usize / 4]

@@ -9,6 +9,7 @@ use crate::sites;
 /// As the product's trait of the same name.
 pub(crate) trait Region {
     fn u64_at(&self, offset: u64) -> &AtomicU64;
+    fn u64s_at<const N: usize>(&self, offset: u64) -> &[AtomicU64; N];
     fn u32_at(&self, offset: u64) -> &AtomicU32;
 }
 
