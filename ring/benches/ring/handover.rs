@@ -41,15 +41,21 @@ impl View {
 
 /// One way to hand a frame over.
 trait Side {
-    const KIND: &'static str;
+    /// What its readers are told to be.
+    fn kind(&self) -> &'static str;
     /// Puts the pixels of the next frame into place.
     fn fill(&mut self, value: u8);
     /// Publishes it with the time at which publishing began.
     fn publish(&mut self, t0_ns: i64);
 }
 
+/// The word for readers of the bare ring.
+const BARE: &str = "bare";
+
 impl Side for BareRing {
-    const KIND: &'static str = "bare";
+    fn kind(&self) -> &'static str {
+        BARE
+    }
     fn fill(&mut self, value: u8) {
         BareRing::fill(self, value);
     }
@@ -65,7 +71,9 @@ struct Ours {
 }
 
 impl Side for Ours {
-    const KIND: &'static str = "ours";
+    fn kind(&self) -> &'static str {
+        "ours"
+    }
     fn fill(&mut self, value: u8) {
         let mut slot = self.writer.claim(self.geometry.len).expect("a slot");
         slot.as_mut().fill(value);
@@ -112,7 +120,7 @@ pub fn read(kind: &str, view: &str, dir: &Path, name: &str, frames: &str, slot: 
     let view = View::ALL.into_iter().find(|known| known.word() == view).expect("a known view");
     let mut values = Vec::with_capacity(frames as usize);
     let mut last = 0;
-    if kind == BareRing::KIND {
+    if kind == BARE {
         let ring = BareRing::open(&dir.join(name), SLOTS as usize, slot);
         println!("ready");
         while last < frames {
@@ -146,17 +154,31 @@ fn of_ours(ring: &Ring, view: View, last: u64) -> (u64, i64) {
     (meta.seq.0, meta.decoded_mono_ns)
 }
 
-/// One round: `plan.readers` readers get `plan.frames` frames; `slot` bytes of a bare slot.
-fn round<S: Side>(side: &mut S, folder: &Folder, name: &str, plan: Plan, slot: usize) -> Vec<f64> {
-    let readers: Vec<Reader> = (0..plan.readers).map(|_| Reader::spawn(S::KIND, folder, name, plan, slot)).collect();
+/// One side of a round: what publishes, and its readers.
+struct Lane<'a> {
+    side: &'a mut dyn Side,
+    readers: Vec<Reader>,
+}
+
+impl<'a> Lane<'a> {
+    fn new(side: &'a mut dyn Side, folder: &Folder, name: &str, plan: Plan, slot: usize) -> Self {
+        let readers = (0..plan.readers).map(|_| Reader::spawn(side.kind(), folder, name, plan, slot)).collect();
+        Self { side, readers }
+    }
+}
+
+/// One round: each side's readers get `plan.frames` frames, the sides in turn, so that both meet the same machine.
+fn round(mut lanes: [Lane; 2], plan: Plan) -> [Vec<f64>; 2] {
     let mut due = Instant::now();
     for frame in 0..plan.all_frames() {
-        due += Duration::from_secs(1) / plan.fps;
-        side.fill(frame as u8);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        side.publish(mono_ns());
+        for lane in &mut lanes {
+            due += Duration::from_secs(1) / plan.fps / 2;
+            lane.side.fill(frame as u8);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            lane.side.publish(mono_ns());
+        }
     }
-    readers.into_iter().flat_map(Reader::end).collect()
+    lanes.map(|lane| lane.readers.into_iter().flat_map(Reader::end).collect())
 }
 
 #[derive(Clone, Copy)]
@@ -174,7 +196,7 @@ impl Plan {
     }
 }
 
-/// Rounds of both in turn: the medians of the rounds' medians and of their 99th percentiles, ours first.
+/// Rounds of both at once: the medians of the rounds' medians and of their 99th percentiles, ours first.
 fn compare(folder: &Folder, plan: Plan) -> [(f64, f64); 2] {
     let mut rounds: [Vec<(f64, f64)>; 2] = Default::default();
     for number in 0..ROUNDS {
@@ -185,8 +207,11 @@ fn compare(folder: &Folder, plan: Plan) -> [(f64, f64); 2] {
         let options = folder.options(&name, SLOTS, plan.geometry.len, HugePages::Try);
         let mut ours = Ours { writer: Writer::start(options).expect("a ring").0, slot: None, geometry: plan.geometry };
         let of_round = |values: Vec<f64>| (median(&values), percentile(&values, 99.0));
-        rounds[0].push(of_round(round(&mut ours, folder, &name, plan, slot)));
-        rounds[1].push(of_round(round(&mut bare, folder, &bare_name, plan, slot)));
+        let lanes =
+            [Lane::new(&mut ours, folder, &name, plan, slot), Lane::new(&mut bare, folder, &bare_name, plan, slot)];
+        for (side, values) in rounds.iter_mut().zip(round(lanes, plan)) {
+            side.push(of_round(values));
+        }
         drop((ours, bare));
         for entry in std::fs::read_dir(folder.path()).expect("the folder").flatten() {
             let path = entry.path();
