@@ -16,6 +16,9 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, Region};
 
 /// Linux 6.1: make huge pages of the range now, whatever the mount's policy says.
 const MADV_COLLAPSE: libc::c_int = 25;
+/// Bytes that one round of [`Mapping::copy_blocks`] copies.
+#[cfg(target_arch = "x86_64")]
+const COPY_BLOCK: usize = 128;
 /// `statfs` magic of a tmpfs.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
@@ -95,6 +98,54 @@ impl Mapping {
         assert!(end <= self.len as u64, "bytes {offset}..{end} lie outside a mapping of {} bytes", self.len);
         // SAFETY: `offset <= end <= self.len`, so the result stays inside the mapping or one past its end.
         unsafe { self.base.add(offset as usize) }
+    }
+
+    /// Copies the front of `out` from `offset` on, in blocks of 128 bytes with AVX loads, and returns how much that was:
+    /// nothing on a processor without.
+    ///
+    /// The bytes may change meanwhile, so that this cannot be a `memcpy` and no intrinsic, whose loads the language
+    /// takes for loads of memory that nobody writes. An instruction has no such meaning: each load gives what the memory
+    /// holds at some moment, and this processor keeps the order of its loads. A tenth faster than loads of single words,
+    /// and no slower than `memcpy`; `rep movsb` is as fast here, and many times slower on Zen 3 and 4 where source and
+    /// destination lie a few bytes apart modulo 4096, as they do here.
+    pub(crate) fn copy_blocks(&self, offset: u64, out: &mut [u8]) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx") && out.len() >= COPY_BLOCK {
+            let blocks = out.len() / COPY_BLOCK * COPY_BLOCK;
+            let from = self.ptr(offset, blocks as u64);
+            // SAFETY: reads `blocks` bytes at `from`, which `ptr` has checked to be inside the mapping, and writes as many
+            // into `out`, which is that long and borrowed mutably; both counts fall by a block a round, from a multiple
+            // of it above zero. The mapping's bytes may change, which no instruction minds. `prefetcht0` faults nowhere.
+            // AVX is there (asked above), and what the loop clobbers is named.
+            unsafe {
+                std::arch::asm!(
+                    "2:",
+                    "vmovdqu ymm0, [rsi]",
+                    "vmovdqu ymm1, [rsi + 32]",
+                    "vmovdqu ymm2, [rsi + 64]",
+                    "vmovdqu ymm3, [rsi + 96]",
+                    "prefetcht0 [rsi + 1024]",
+                    "prefetcht0 [rsi + 1088]",
+                    "vmovdqu [rdi], ymm0",
+                    "vmovdqu [rdi + 32], ymm1",
+                    "vmovdqu [rdi + 64], ymm2",
+                    "vmovdqu [rdi + 96], ymm3",
+                    "add rsi, 128",
+                    "add rdi, 128",
+                    "sub rcx, 128",
+                    "jnz 2b",
+                    "vzeroupper",
+                    inout("rcx") blocks => _,
+                    inout("rsi") from.as_ptr() => _,
+                    inout("rdi") out.as_mut_ptr() => _,
+                    clobber_abi("sysv64"),
+                    options(nostack),
+                );
+            }
+            return blocks;
+        }
+        let _ = (offset, out);
+        0
     }
 
     /// Whether this mapping may be written.

@@ -87,9 +87,16 @@ pub(crate) fn load_words(region: &impl Region, layout: &Layout, slot: u32) -> Sl
 
 /// Reader: copies `out.len()` bytes of the payload; worthless until `is_unchanged` says otherwise.
 ///
-/// The one copy that races with the writer. It is made of Relaxed 64-bit loads, never of a plain `memcpy`, so that it
-/// is defined whatever the writer does meanwhile; four to a round, which costs what `memcpy` costs on 4 KiB pages.
+/// The one copy that races with the writer: blocks by instructions that may, and what they leave (everything, on other
+/// processors) by Relaxed 64-bit loads, never by a plain `memcpy`, so that it is defined whatever the writer does
+/// meanwhile.
 pub(crate) fn copy_payload(map: &Mapping, offset: u64, out: &mut [u8]) {
+    let done = map.copy_blocks(offset, out);
+    copy_words(map, offset + done as u64, &mut out[done..]);
+}
+
+/// [`copy_payload`] by words, four to a round.
+fn copy_words(map: &Mapping, offset: u64, out: &mut [u8]) {
     let whole = out.len() as u64;
     // Rounded up: the tail of the last word is always mapped, because a slot's stride is a multiple of 64 KiB.
     let words = map.ptr(offset, whole.next_multiple_of(8)).cast::<AtomicU64>();

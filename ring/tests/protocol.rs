@@ -8,8 +8,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use camring_ring::{
-    Capacity, ClaimError, Counter, CreateError, FrameFlags, Geometry, Liveness, PixelFormat, ReadError, Reason, Ring,
-    RingName, State, Writer,
+    Capacity, ClaimError, Counter, CreateError, FrameFlags, FrameMeta, Geometry, Liveness, PixelFormat, ReadError,
+    Reason, Ring, RingName, State, Writer,
 };
 use common::{Shm, publish};
 
@@ -29,6 +29,27 @@ fn a_reader_always_gets_the_newest_frame() {
     for value in 1..=100u8 {
         assert_eq!(publish(&mut writer, 640, 480, value), u64::from(value));
         assert_eq!(read(&ring), (u64::from(value), value));
+    }
+}
+
+#[test]
+fn a_copy_of_any_length_has_every_byte_and_writes_no_other() {
+    let shm = Shm::new();
+    let (mut writer, _) = Writer::start(shm.options("cam")).unwrap();
+    let ring = Ring::attach("cam", shm.attach_options()).unwrap();
+    let byte = |index: usize| (index * 31 % 251) as u8 + 1;
+    for len in (1..=260).chain([4096, 65_535, 65_536]) {
+        let geometry = Geometry::packed(len as u32, 1, PixelFormat::Gray).unwrap();
+        let mut slot = writer.claim(geometry.len).unwrap();
+        for (index, place) in slot.as_mut().iter_mut().enumerate() {
+            *place = byte(index);
+        }
+        writer.publish(slot, FrameMeta::new(geometry)).unwrap();
+        let mut out = vec![0; len + 200];
+        ring.next_into(&mut out[7..], None).unwrap();
+        let expected = (0..len).map(byte);
+        assert!(out[7..7 + len].iter().copied().eq(expected), "{len} bytes");
+        assert!(out[..7].iter().chain(&out[7 + len..]).all(|byte| *byte == 0), "beside {len} bytes");
     }
 }
 

@@ -71,6 +71,11 @@ impl Mapping {
         NonNull::from(&**words).cast()
     }
 
+    /// The model's words are no memory that instructions could copy: all of it goes by words.
+    pub(crate) fn copy_blocks(&self, _offset: u64, _out: &mut [u8]) -> usize {
+        0
+    }
+
     pub(crate) fn is_writable(&self) -> bool {
         true
     }
