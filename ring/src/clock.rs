@@ -26,25 +26,10 @@ pub fn real_ns() -> i64 {
 /// CLOCK_BOOTTIME - CLOCK_MONOTONIC: how long the machine has been suspended.
 #[must_use]
 pub fn boot_minus_mono_ns() -> i64 {
-    Now::after(mono_ns()).boot_minus_mono_ns
-}
-
-/// One moment on all three clocks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Now {
-    pub(crate) mono_ns: i64,
-    pub(crate) real_ns: i64,
-    pub(crate) boot_minus_mono_ns: i64,
-}
-
-impl Now {
-    /// Now; `mono_ns` was read just before. The time of boot lies between two readings of the other clock.
-    #[inline]
-    pub(crate) fn after(before: i64) -> Self {
-        let boot = read(ClockId::Boottime);
-        let mono_ns = mono_ns();
-        Self { mono_ns, real_ns: real_ns(), boot_minus_mono_ns: boot - (before + mono_ns) / 2 }
-    }
+    let before = read(ClockId::Monotonic);
+    let boot = read(ClockId::Boottime);
+    let after = read(ClockId::Monotonic);
+    boot - (before + after) / 2
 }
 
 /// Sleeps for `time`, at most an hour, whatever signals arrive meanwhile.

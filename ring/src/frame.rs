@@ -478,7 +478,7 @@ pub struct FrameMeta {
     pub value_scale: f32,
     /// Offset of float formats.
     pub value_offset: f32,
-    /// CLOCK_BOOTTIME - CLOCK_MONOTONIC at publish, ns: time spent suspended.
+    /// CLOCK_BOOTTIME - CLOCK_MONOTONIC when the slot was taken, ns: time spent suspended.
     pub boot_minus_mono_ns: i64,
     /// From arrival to the converter, ns.
     pub lag_ns: u64,

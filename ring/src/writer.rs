@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::anchor;
 use crate::claim::Claim;
-use crate::clock::{Now, mono_ns, real_ns};
+use crate::clock::{boot_minus_mono_ns, mono_ns, real_ns};
 use crate::crash::{self, CrashPoint};
 use crate::create::{carry_over, create, format_segment, new_generation};
 use crate::error::{ClaimError, CreateError, PublishError};
@@ -93,6 +93,8 @@ pub struct Writer {
     /// Flags that the next frame carries.
     next_flags: FrameFlags,
     dropped: u64,
+    /// How long the machine had been suspended when the newest slot was claimed.
+    boot_minus_mono_ns: i64,
     last_publish_ns: i64,
     interval_ns: i64,
     room_retry: Duration,
@@ -117,6 +119,7 @@ impl Writer {
             geometry_epoch: head::load_u32(map, at::GEOMETRY_EPOCH),
             next_flags: FrameFlags::default().with_if(restarted, after_restart),
             dropped: dropped_so_far(map),
+            boot_minus_mono_ns: boot_minus_mono_ns(),
             last_publish_ns: 0,
             interval_ns: 0,
             room_retry: ROOM_RETRY_FIRST,
@@ -277,6 +280,8 @@ impl Writer {
         let mut unnamed = LockGuard::default();
         let guard = if current { &mut self.guard } else { &mut unnamed };
         let index = Claim { live: &target, head, shared: &self.shared }.take(guard)?;
+        // Here and not when it is published, because nobody waits yet.
+        self.boot_minus_mono_ns = boot_minus_mono_ns();
         Ok(SlotMut { live: target, index, len })
     }
 
@@ -365,7 +370,10 @@ impl Writer {
         if fresh {
             self.switch(Arc::clone(&slot.live)).map_err(PublishError::Names)?;
         }
-        self.geometry_epoch = meta.geometry_epoch;
+        if self.geometry_epoch != meta.geometry_epoch {
+            self.geometry_epoch = meta.geometry_epoch;
+            head::store_u32(&self.live.segment.map, at::GEOMETRY_EPOCH, meta.geometry_epoch);
+        }
         self.announce(meta.publish_mono_ns);
         self.head = Some(head);
         self.source_seq = meta.source_seq;
@@ -408,10 +416,9 @@ impl Writer {
         meta.writer_epoch = head::load_u32(map, at::WRITER_EPOCH);
         meta.session_id = head::load_u32(map, at::SESSION_ID);
         meta.dropped_before = self.dropped;
-        let now = Now::after(began);
-        meta.publish_mono_ns = now.mono_ns;
-        meta.publish_real_ns = now.real_ns;
-        meta.boot_minus_mono_ns = now.boot_minus_mono_ns;
+        meta.publish_mono_ns = began;
+        meta.publish_real_ns = real_ns();
+        meta.boot_minus_mono_ns = self.boot_minus_mono_ns;
         if meta.arrival_mono_ns == 0 {
             // A picture that never travelled is as old as its publication.
             (meta.arrival_mono_ns, meta.arrival_real_ns) = (meta.publish_mono_ns, meta.publish_real_ns);
@@ -457,7 +464,6 @@ impl Writer {
     fn announce(&mut self, now_ns: i64) {
         let map = &self.live.segment.map;
         head::store_u64(map, at::LAST_PUBLISH_MONO_NS, now_ns.cast_unsigned());
-        head::store_u32(map, at::GEOMETRY_EPOCH, self.geometry_epoch);
         head::bump_notify(map);
         crash::at(CrashPoint::PublishNotified);
         match wait::wake(map, wait::WAKE_MAX) {
