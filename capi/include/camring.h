@@ -443,7 +443,7 @@ struct camring_frame {
     int64_t pts_ns;
     // Nominal duration; 0 = unknown.
     int64_t duration_ns;
-    // CLOCK_BOOTTIME - CLOCK_MONOTONIC at publish: time spent suspended.
+    // CLOCK_BOOTTIME - CLOCK_MONOTONIC when the slot was taken: time spent suspended.
     int64_t boot_minus_mono_ns;
     // From arrival to the converter.
     uint64_t lag_ns;

@@ -59,7 +59,7 @@ pub struct Frame {
     pub pts_ns: i64,
     /// Nominal duration; 0 = unknown.
     pub duration_ns: i64,
-    /// CLOCK_BOOTTIME - CLOCK_MONOTONIC at publish: time spent suspended.
+    /// CLOCK_BOOTTIME - CLOCK_MONOTONIC when the slot was taken: time spent suspended.
     pub boot_minus_mono_ns: i64,
     /// From arrival to the converter.
     pub lag_ns: u64,
