@@ -242,10 +242,12 @@ fn start_sim(program: Program<'_>, port: u16, options: &[String], password: Opti
         // The pipe stays open inside the child's handle: only the first line is the password.
         writeln!(child.stdin.as_mut().unwrap(), "{password}").unwrap();
     }
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("rtsp://"), "the simulated camera printed {line:?}");
-    (Process(child), line.trim().to_owned())
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // A line for each of its paths; the first one is what most tests have.
+    let paths = options.iter().filter(|option| *option == "--mount").count().max(1);
+    let urls: Vec<String> = lines.by_ref().take(paths).map(Result::unwrap).collect();
+    assert!(urls.len() == paths && urls[0].starts_with("rtsp://"), "the simulated camera printed {urls:?}");
+    (Process(child), urls[0].clone())
 }
 
 /// A port that nobody listens on at the moment.
