@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use gio::prelude::SocketExtManual;
 use gst::glib;
 use gst::prelude::*;
 use gst_rtsp_server::prelude::*;
@@ -182,6 +183,10 @@ fn check_elements(streams: &[StreamConfig]) -> Result<(), SimError> {
     }
 }
 
+/// After so long without an answer to what was sent, a connection is given up: gst-rtsp-server would wait for as long as
+/// the kernel sends again, which is minutes, and meanwhile starve every other client of the stream.
+const UNANSWERED_MS: u32 = 4000;
+
 /// Opens the port; the source serves it once it is attached to a context.
 fn listen(server: &RTSPServer, address: SocketAddr) -> Result<(glib::Source, u16), SimError> {
     server.set_address(&address.ip().to_string());
@@ -198,8 +203,20 @@ fn listen(server: &RTSPServer, address: SocketAddr) -> Result<(glib::Source, u16
         };
         SimError::Listen { address, refusal, error: error.to_string() }
     };
-    let source = server.create_source(gio::Cancellable::NONE).map_err(refused)?;
-    let port = u16::try_from(server.bound_port()).map_err(|_| glib::bool_error!("the bound port is not known"))?;
+    let socket = server.create_socket(gio::Cancellable::NONE).map_err(refused)?;
+    // Connections inherit it.
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, UNANSWERED_MS).map_err(std::io::Error::from)?;
+    let bound = socket.local_address()?.downcast::<gio::InetSocketAddress>();
+    let port = bound.map_err(|_| glib::bool_error!("the bound port is not known"))?.port();
+    let server = server.clone();
+    let (conditions, priority) = (glib::IOCondition::IN | glib::IOCondition::HUP, glib::Priority::DEFAULT);
+    let let_in = move |socket: &gio::Socket, condition| {
+        if let Err(error) = RTSPServer::io_func(socket, condition, &server) {
+            tracing::warn!(%error, "a client of the simulated camera is not let in");
+        }
+        glib::ControlFlow::Continue
+    };
+    let source = SocketExtManual::create_source(&socket, conditions, gio::Cancellable::NONE, None, priority, let_in);
     Ok((source, port))
 }
 
