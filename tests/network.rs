@@ -98,6 +98,48 @@ fn a_network_that_swallows_everything_is_noticed_and_survived() {
     }
 }
 
+/// Waits for the beginning of the next try; when that was.
+fn next_try(ring: &Ring) -> Instant {
+    let before = ring.status().attempt;
+    until("another try begins", || ring.status().attempt > before);
+    Instant::now()
+}
+
+#[test]
+fn a_try_begins_every_five_seconds_however_long_a_black_hole_lasts() {
+    const MOST: Duration = Duration::from_secs(5);
+    // Looks of a busy machine, and the jitter.
+    const SLACK: Duration = Duration::from_millis(1500);
+    // A camera that needs so long for its answers is connected to as fast as any other.
+    let patient = "reconnect.request_timeout = \"9s\"\nreconnect.connect_timeout = \"20s\"";
+    let Some(scene) = Scene::live(&SMALL, patient) else { return };
+    // Refused, tries follow each other fast: soon the pauses between them are as long as they get.
+    scene.net.rule("tcp dport 8554 reject with tcp reset");
+    until("six tries have failed", || scene.ring.status().attempt >= 6);
+    let mut longest = Duration::ZERO;
+    for _ in 0..amount(1, 6) {
+        scene.net.rule("drop");
+        until("the camera is tried", || scene.ring.status().attempt > 0);
+        let mut begun = next_try(&scene.ring);
+        for _ in 0..3 {
+            let next = next_try(&scene.ring);
+            longest = longest.max(next - std::mem::replace(&mut begun, next));
+            assert!(longest < MOST + SLACK, "two tries began {longest:?} apart");
+        }
+        // The worst moment: the kernel has just asked for the third time, and asks again after 4 s.
+        let_pass(Duration::from_millis(3200).saturating_sub(begun.elapsed()));
+        let (last, back) = (scene.newest(), Instant::now());
+        scene.net.no_rule();
+        scene.reader.first_within(BACK, "a new frame", |seen| seen.frame.meta.seq.0 > last);
+        let away = back.elapsed();
+        measured(format!("a black hole: new frames {} ms after it passed again", away.as_millis()));
+        assert!(away < MOST + Duration::from_secs(3), "{away:?} for pause, connect and a group of pictures");
+        scene.comes_back(last);
+    }
+    measured(format!("in a black hole two tries began {} ms apart at most", longest.as_millis()));
+    scene.reader.finish();
+}
+
 #[test]
 fn connections_that_are_reset_over_and_over_end_in_a_live_camera() {
     let Some(scene) = Scene::live(&SMALL, "") else { return };

@@ -361,7 +361,8 @@ pub static KEYS: &[Key] = &[
         "reconnect.max",
         Kind::Duration { min: millis(100), max: seconds(HOUR) },
         r#""5s""#,
-        "The longest pause between tries. Raise it when very many cameras share a slow network.",
+        "The longest pause between tries; the time for which a try hung counts. Raise it when very many cameras share a \
+         slow network.",
     ),
     Key::new(
         Shared,

@@ -6,6 +6,7 @@ mod bus;
 mod color;
 mod decoder;
 mod deinterlace;
+mod dial;
 mod digits;
 mod fallback;
 mod gate;

@@ -281,12 +281,13 @@ impl Daemon {
         Self::spawn_command(command, input)
     }
 
-    /// Any command that becomes `camring run`; it logs at level info unless it says otherwise.
+    /// Any command that becomes `camring run`; it logs at level info unless it, or whoever runs the tests, says otherwise.
     pub fn spawn_command(mut command: Command, input: Option<&str>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("camring-daemon-{}-{number}.log", std::process::id()));
-        if command.get_envs().all(|(name, _)| name != "CAMRING_LOG") {
+        let is_said = std::env::var_os("CAMRING_LOG").is_some();
+        if !is_said && command.get_envs().all(|(name, _)| name != "CAMRING_LOG") {
             command.env("CAMRING_LOG", "info");
         }
         let mut child = command
