@@ -240,8 +240,9 @@ pub static KEYS: &[Key] = &[
         "keyframe_wait",
         Kind::Duration { min: millis(100), max: seconds(600) },
         r#""10s""#,
-        "The longest silence of on_corrupt = \"drop\"; then frames are delivered flagged. Set it above the camera's \
-         keyframe interval.",
+        "How long on_corrupt = \"drop\" waits for a keyframe; then frames are delivered flagged. A keyframe that is \
+         sent and lost begins the wait anew, up to ten times as long in all. Set it above the camera's keyframe \
+         interval.",
     ),
     Key::new(
         Shared,
