@@ -294,6 +294,7 @@ fn classify(error: &glib::Error, words: &Words, camera: &Camera) -> Option<End> 
             RetryClass::Permanent,
             format!("what answers at {endpoint} does not speak RTSP; check the port"),
         ),
+        _ if words.has("SDP contains no streams") => Some(camera.no_stream()),
         Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead) => None,
         Some(_) => server_closed_with(camera, words),
         None => Some(classify_stream(error, words, camera)),
@@ -439,6 +440,7 @@ mod tests {
             (R::Read, unhandled, Some(453), Some((Reason::ServerBusy, Busy))),
             (R::Read, unhandled, Some(503), Some((Reason::ServerBusy, Busy))),
             (R::Read, unhandled, Some(454), Some((Reason::ServerClosed, Transient))),
+            (R::Settings, "(SDP contains no streams)", None, Some((Reason::NoVideo, Permanent))),
             (R::Read, "System error", None, Some((Reason::ServerClosed, Transient))),
         ];
         for (error, debug, status, expected) in table {

@@ -194,7 +194,11 @@ type Program<'a> = &'a dyn Fn() -> Command;
 impl Sim {
     /// `camring sim` with these options, on a free port.
     pub fn spawn(options: &[&str]) -> Self {
-        Self::spawn_on(free_port(), options, None)
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        // Somebody else may be given the same free port before the camera takes it.
+        let start = |port| Some((port, start_sim(&camring, port, &options, None).ok()?));
+        let (port, (process, url)) = (0..5).find_map(|_| start(free_port())).expect("one of five free ports");
+        Self { process, url, port, options, password: None }
     }
 
     /// The same, asking for user `viewer` and this password by digest.
@@ -216,7 +220,7 @@ impl Sim {
     }
 
     fn started(program: Program<'_>, port: u16, options: Vec<String>, password: Option<&str>) -> Self {
-        let (process, url) = start_sim(program, port, &options, password);
+        let (process, url) = start_sim(program, port, &options, password).unwrap();
         Self { process, url, port, options, password: password.map(str::to_owned) }
     }
 
@@ -226,11 +230,17 @@ impl Sim {
 
     /// Starts it anew on its old port, after it was killed.
     pub fn respawn(&mut self) {
-        (self.process, self.url) = start_sim(&camring, self.port, &self.options, self.password.as_deref());
+        (self.process, self.url) = start_sim(&camring, self.port, &self.options, self.password.as_deref()).unwrap();
     }
 }
 
-fn start_sim(program: Program<'_>, port: u16, options: &[String], password: Option<&str>) -> (Process, String) {
+/// The process and its URL, or what it printed instead.
+fn start_sim(
+    program: Program<'_>,
+    port: u16,
+    options: &[String],
+    password: Option<&str>,
+) -> Result<(Process, String), String> {
     let mut child = program()
         .args(["sim", "--listen", &format!("127.0.0.1:{port}")])
         .args(options)
@@ -244,8 +254,11 @@ fn start_sim(program: Program<'_>, port: u16, options: &[String], password: Opti
     }
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(line.starts_with("rtsp://"), "the simulated camera printed {line:?}");
-    (Process(child), line.trim().to_owned())
+    let process = Process(child);
+    if !line.starts_with("rtsp://") {
+        return Err(format!("the simulated camera printed {line:?}"));
+    }
+    Ok((process, line.trim().to_owned()))
 }
 
 /// A port that nobody listens on at the moment.
