@@ -272,7 +272,11 @@ fn costs_nothing(kind: Kind, cycles: usize) {
     }
     let slope = slope(&samples);
     let (count, seconds) = (cycle.count(), began.elapsed().as_secs());
-    let what = format!("{}: {count} cycles in {seconds} s, {slope:.0} bytes of private memory per cycle", kind.name);
+    let kib = samples.iter().map(|(_, bytes)| format!("{:.0}", bytes / 1024.0)).collect::<Vec<_>>().join(" ");
+    let what = format!(
+        "{}: {count} cycles in {seconds} s, {slope:.0} bytes of private memory per cycle ({kib} KiB)",
+        kind.name
+    );
     first.comes_back_in(&cycle.daemon.process, &what);
     assert!(!is_full() || slope < 1024.0, "{what}");
 }

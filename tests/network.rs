@@ -180,7 +180,7 @@ fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) 
     let net = Net::new()?;
     let (shm, sim) = (Shm::new(), Sim::spawn_in(&net, &CAMERA));
     let lines = format!("transport = \"udp\"\non_corrupt = \"{on_corrupt}\"\nkeyframe_wait = \"{keyframe_wait}\"");
-    let (_daemon, _file) = daemon_in(&net, &shm, &sim.url, &lines);
+    let (daemon, _file) = daemon_in(&net, &shm, &sim.url, &lines);
     let (ring, judge) = (shm.attach("cam"), Judge::new(640, 360));
     let (mut pixels, mut last) = (Vec::new(), 0);
     let mut next = || -> (camring_ring::Frame, Option<f32>) {
@@ -200,7 +200,7 @@ fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) 
     net.rule(&format!("udp sport != 53 numgen random mod 1000 < {per_mille} drop"));
     let began = Instant::now();
     let [mut came, mut broken, mut marked] = [0; 3];
-    let mut worst_unmarked = 0_f32;
+    let (mut worst_unmarked, mut faults) = (0_f32, Vec::new());
     while began.elapsed() < time || came < 20 {
         let (frame, distance) = next();
         came += 1;
@@ -209,7 +209,16 @@ fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) 
         marked += usize::from(is_marked);
         if !is_marked {
             worst_unmarked = worst_unmarked.max(distance.unwrap_or(f32::INFINITY));
-            broken += usize::from(distance.is_none_or(|distance| distance > clean * 1.5 + 2.0));
+            if distance.is_none_or(|distance| distance > clean * 1.5 + 2.0) {
+                broken += 1;
+                faults.push((frame.meta, distance));
+            }
+        }
+    }
+    if let Some((meta, distance)) = faults.first() {
+        println!("broken and not marked, the first of {broken}: {distance:?} levels off, {meta:?}\n{}", daemon.log());
+        for (meta, distance) in &faults {
+            println!("X {} {:?} {} {} {:?}", meta.seq, meta.flags, meta.session_id, meta.pts_ns, distance);
         }
     }
     let dropped = ring.status().counter(Counter::DroppedGate);

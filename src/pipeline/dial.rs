@@ -21,9 +21,14 @@ enum Stage {
 
 /// Whether a message says that the camera has agreed to send.
 pub(super) fn is_agreed(message: &gst::MessageRef) -> bool {
-    let gst::MessageView::Progress(progress) = message.view() else { return false };
-    let (kind, code, _) = progress.get();
-    kind == gst::ProgressType::Complete && code == "request"
+    progress(message) == Some((gst::ProgressType::Complete, "request"))
+}
+
+/// Kind and code of a progress message; `None` of any other.
+fn progress(message: &gst::MessageRef) -> Option<(gst::ProgressType, &str)> {
+    let structure = message.structure().filter(|_| message.type_() == gst::MessageType::Progress)?;
+    // Not `message::Progress::get`: it loses the copies of both texts that GStreamer gives away (gstreamer 0.25).
+    Some((structure.get("type").ok()?, structure.get("code").ok()?))
 }
 
 /// Follows one session's connect; the streaming threads write, the bus thread reads.
@@ -37,8 +42,7 @@ impl Dial {
 
     /// Takes note of a message.
     pub(super) fn hear(&self, message: &gst::MessageRef) {
-        if let gst::MessageView::Progress(progress) = message.view() {
-            let (kind, code, _) = progress.get();
+        if let Some((kind, code)) = progress(message) {
             self.note(kind, code);
         }
     }
@@ -69,6 +73,15 @@ impl Dial {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_play_request_is_told_from_other_progress() {
+        gst::init().expect("GStreamer");
+        let said = |kind, code: &str| is_agreed(&gst::message::Progress::builder(kind, code, "Sent").build());
+        assert!(said(gst::ProgressType::Complete, "request"));
+        assert!(!said(gst::ProgressType::Start, "request") && !said(gst::ProgressType::Complete, "open"));
+        assert!(!is_agreed(&gst::message::Eos::new()));
+    }
 
     #[test]
     fn a_connect_is_followed_from_the_look_up_to_the_first_request() {
