@@ -77,9 +77,9 @@ impl SimServer {
             let stream =
                 Arc::new(Stream::new(stream.clone(), run_id, Arc::clone(&counts), Arc::clone(&taps.pictures))?);
             let mount = stream.config.mount.clone();
-            mounts.add_factory(&mount, factory(stream, config.login.is_some(), feeds.clone()));
+            mounts.add_factory(&mount, factory(stream, is_guarded(&config), feeds.clone()));
         }
-        server.set_auth(config.login.as_ref().map(auth).as_ref());
+        server.set_auth(is_guarded(&config).then(|| auth(&config)).as_ref());
         // Behind a script, the server itself is where only the interposer finds it.
         let own = faults.as_ref().map_or(config.listen, |_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let (source, port) = listen(&server, own)?;
@@ -99,7 +99,8 @@ impl SimServer {
             let interposer = Interposer::start(config.listen, behind, faults, taps)?;
             (camera.port, camera.interposer) = (interposer.port(), Some(interposer));
         }
-        let url = |stream: &StreamConfig| url(config.listen.ip(), camera.port, &stream.mount);
+        let scheme = if config.certificate.is_some() { "rtsps" } else { "rtsp" };
+        let url = |stream: &StreamConfig| url(scheme, config.listen.ip(), camera.port, &stream.mount);
         camera.urls = config.streams.iter().map(url).collect();
         Ok(camera)
     }
@@ -220,31 +221,44 @@ fn listen(server: &RTSPServer, address: SocketAddr) -> Result<(glib::Source, u16
     Ok((source, port))
 }
 
-fn url(ip: IpAddr, port: u16, mount: &str) -> String {
+fn url(scheme: &str, ip: IpAddr, port: u16, mount: &str) -> String {
     let reachable = match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("rtsp://{}{mount}", SocketAddr::new(reachable, port))
+    format!("{scheme}://{}{mount}", SocketAddr::new(reachable, port))
 }
 
-fn auth(login: &Login) -> RTSPAuth {
+/// Whether clients meet the server's guard at all, be it for a login or for TLS.
+fn is_guarded(config: &SimConfig) -> bool {
+    config.login.is_some() || config.certificate.is_some()
+}
+
+fn auth(config: &SimConfig) -> RTSPAuth {
     let auth = RTSPAuth::new();
-    let token = RTSPToken::builder().field(gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
+    auth.set_tls_certificate(config.certificate.as_ref());
+    let mut token = RTSPToken::builder().field(gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
+    match &config.login {
+        Some(login) => ask(&auth, login, &token),
+        None => auth.set_default_token(Some(&mut token)),
+    }
+    auth
+}
+
+fn ask(auth: &RTSPAuth, login: &Login, token: &RTSPToken) {
     let password = login.password.expose_secret();
     auth.set_realm(Some("camring sim"));
     match login.scheme {
         AuthScheme::Basic => {
             auth.set_supported_methods(gst_rtsp::RTSPAuthMethod::Basic);
-            auth.add_basic(&RTSPAuth::make_basic(&login.user, password), &token);
+            auth.add_basic(&RTSPAuth::make_basic(&login.user, password), token);
         }
         AuthScheme::Digest => {
             auth.set_supported_methods(gst_rtsp::RTSPAuthMethod::Digest);
-            auth.add_digest(&login.user, password, &token);
+            auth.add_digest(&login.user, password, token);
         }
     }
-    auth
 }
 
 /// Makes the pipelines of one stream: one, shared by all its clients.

@@ -255,7 +255,7 @@ fn start_sim(
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let process = Process(child);
-    if !line.starts_with("rtsp://") {
+    if !line.starts_with("rtsp") {
         return Err(format!("the simulated camera printed {line:?}"));
     }
     Ok((process, line.trim().to_owned()))
