@@ -19,7 +19,7 @@ PACKAGES=(
     libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev libgstrtspserver-1.0-dev
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
     gstreamer1.0-libav gstreamer1.0-tools glib-networking
-    python3 python3-venv systemd iproute2 nftables strace libopencv-core-dev spin
+    python3 python3-venv systemd iproute2 nftables strace libfaketime libopencv-core-dev spin
 )
 
 say() { printf '==> %s\n' "$*" >&2; }

@@ -17,7 +17,7 @@ const BUSY: Duration = Duration::from_secs(5);
 pub struct RetryPolicy {
     /// Least wait before the first retry (`reconnect.first`).
     pub first: Duration,
-    /// Longest wait after transient failures (`reconnect.max`).
+    /// Longest wait after transient failures, and longest time from one try that hangs to the next (`reconnect.max`).
     pub max: Duration,
     /// Shortest and longest wait after permanent failures (`reconnect.permanent_retry`).
     pub permanent: RangeInclusive<Duration>,
@@ -39,12 +39,17 @@ impl Default for RetryPolicy {
 /// The delay before the next try, after the `failures`-th failure of this class in a row (the first is 1).
 ///
 /// `random` in 0..1 places it between its floor and its ceiling ("full jitter"); values outside are clamped.
-/// Transient: 0 to 250 ms on top of `first`, then up to 0.5, 1, 2, 4 s, never over `max`. Busy: the same on top of
-/// 5 s. Permanent and auth: between the lower end of their range and a ceiling that doubles from there, never over
-/// the upper end.
+/// Transient: 0 to 250 ms on top of `first`, then up to 0.5, 1, 2, 4 s, never over `max`, less `hung`: the time for
+/// which the try got no packet, which was a pause already. So a try begins at least every `max` however long each one
+/// hangs, and never sooner after the one before than 0 to 250 ms. Busy: the same on top of 5 s. Permanent and auth:
+/// between the lower end of their range and a ceiling that doubles from there, never over the upper end.
 #[must_use]
-pub fn delay(class: RetryClass, failures: u32, policy: &RetryPolicy, random: f64) -> Duration {
+pub fn delay(class: RetryClass, failures: u32, policy: &RetryPolicy, random: f64, hung: Duration) -> Duration {
     match class {
+        RetryClass::Transient if failures > 1 => {
+            let apart = between(Duration::ZERO, FIRST_JITTER.min(policy.max), random);
+            transient(failures, policy, random).saturating_sub(hung).max(apart)
+        }
         RetryClass::Transient => transient(failures, policy, random),
         RetryClass::Busy => BUSY.saturating_add(transient(failures, policy, random)),
         RetryClass::Permanent => ranged(failures, &policy.permanent, random),
@@ -82,7 +87,8 @@ mod tests {
 
     fn range(class: RetryClass, failures: u32) -> (u128, u128) {
         let policy = RetryPolicy::default();
-        (delay(class, failures, &policy, 0.0).as_millis(), delay(class, failures, &policy, 1.0).as_millis())
+        let wait = |random| delay(class, failures, &policy, random, Duration::ZERO).as_millis();
+        (wait(0.0), wait(1.0))
     }
 
     #[test]
@@ -111,11 +117,30 @@ mod tests {
         assert_eq!(ranges, ceilings.map(|ceiling| (60_000, ceiling)));
     }
 
+    /// How long a connect hangs.
+    const HUNG: Duration = Duration::from_secs(4);
+
+    #[test]
+    fn a_try_that_hung_has_been_a_pause_already() {
+        let policy = RetryPolicy::default();
+        let wait = |class, random, hung| delay(class, 9, &policy, random, hung).as_millis();
+        let transient = |random, hung| wait(RetryClass::Transient, random, hung);
+        assert_eq!([0.0, 0.5, 1.0].map(|random| transient(random, HUNG)), [0, 125, 1000]);
+        assert_eq!([0.0, 1.0].map(|random| transient(random, HUNG * 3)), [0, 250], "never all at the same moment");
+        for class in [RetryClass::Busy, RetryClass::Permanent, RetryClass::Auth] {
+            assert_eq!(
+                wait(class, 1.0, HUNG),
+                wait(class, 1.0, Duration::ZERO),
+                "{class:?} is asked slowly on purpose"
+            );
+        }
+    }
+
     #[test]
     fn the_first_retry_keeps_its_configured_floor() {
         let policy = RetryPolicy { first: Duration::from_secs(2), ..RetryPolicy::default() };
-        assert_eq!(delay(RetryClass::Transient, 1, &policy, 0.0), Duration::from_secs(2));
-        assert_eq!(delay(RetryClass::Transient, 1, &policy, 1.0), Duration::from_millis(2250));
+        assert_eq!(delay(RetryClass::Transient, 1, &policy, 0.0, HUNG), Duration::from_secs(2));
+        assert_eq!(delay(RetryClass::Transient, 1, &policy, 1.0, HUNG), Duration::from_millis(2250));
     }
 
     #[test]
@@ -129,7 +154,7 @@ mod tests {
         for class in [RetryClass::Transient, RetryClass::Busy, RetryClass::Permanent, RetryClass::Auth] {
             for failures in [0, 1, 2, 31, 32, 33, 64, 65, u32::MAX] {
                 for random in [-1.0, 0.0, 0.5, 2.0, f64::NAN, f64::INFINITY] {
-                    let wait = delay(class, failures, &policy, random);
+                    let wait = delay(class, failures, &policy, random, Duration::MAX);
                     assert!(class != RetryClass::Permanent || wait == Duration::from_secs(9), "{wait:?}");
                 }
             }

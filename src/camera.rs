@@ -220,14 +220,15 @@ impl Camera {
             return Err(Outcome::TeardownOverran);
         };
         self.tries.begin();
-        let mut watch = Watch::new(&self.policy, self.clock.now(), self.board.published(), self.may_force_at);
+        let begun = self.clock.now();
+        let mut watch = Watch::new(&self.policy, begun, self.board.published(), self.may_force_at);
         let session = self.sessions.wrapping_add(1);
         self.board.session(session);
         self.show(Phase::Connecting, self.reason, None);
         self.chronicle.connecting(self.state(), self.tries.count());
         let mut worker = Worker::launch(session, source, sink, self.chronicle.camera());
         worker.progress().compare.store(self.policy.frozen_after.is_some(), Relaxed);
-        let ended = match self.attend(&mut worker, &mut watch, stop) {
+        let mut ended = match self.attend(&mut worker, &mut watch, stop) {
             Close::Failed(ending) => self.end_failed(&mut worker, &watch, ending, stop),
             Close::Asked(asked) => Err(self.end_asked(&mut worker, asked, stop)),
             Close::Renewed(source) => {
@@ -240,6 +241,8 @@ impl Camera {
         };
         if watch.was_connected() || worker.progress().packets.load(Relaxed) > 0 {
             self.sessions = session;
+        } else if let Ok(ending) = &mut ended {
+            ending.hung = self.clock.now().since(begun);
         }
         ended
     }
@@ -443,7 +446,7 @@ impl Camera {
     fn wait_before_retry(&mut self, ending: &Ending, stop: &Receiver<Stop>) -> Option<Stop> {
         let RetryReason { class, reason, .. } = ending.why;
         let failures = self.tries.failed(class);
-        let wait = backoff::delay(class, failures, &self.policy.retry, (self.random)());
+        let wait = backoff::delay(class, failures, &self.policy.retry, (self.random)(), ending.hung);
         let failed_at = self.clock.now();
         let until = failed_at.after(wait);
         self.show(Phase::Backoff, reason, Some(until));

@@ -17,8 +17,8 @@ use system::{Daemon, Shm, Sim, amount, let_pass, measured, stamp_in, until, unti
 const NOTICED: Duration = Duration::from_secs(5);
 /// The longest pause between two tries, the connect, and a group of pictures, on a machine with two busy cores.
 const BACK: Duration = Duration::from_secs(25);
-/// The longest silence while packets are lost: above every `keyframe_wait` here.
-const SILENCE: Duration = Duration::from_secs(90);
+/// The longest silence while packets are lost: above ten times the longest `keyframe_wait` here.
+const SILENCE: Duration = Duration::from_secs(130);
 const SMALL: [&str; 6] = ["--size", "640x360", "--fps", "10", "--gop", "200ms"];
 
 /// `camring run cam` inside, with these lines in the camera's table.
@@ -98,6 +98,48 @@ fn a_network_that_swallows_everything_is_noticed_and_survived() {
     }
 }
 
+/// Waits for the beginning of the next try; when that was.
+fn next_try(ring: &Ring) -> Instant {
+    let before = ring.status().attempt;
+    until("another try begins", || ring.status().attempt > before);
+    Instant::now()
+}
+
+#[test]
+fn a_try_begins_every_five_seconds_however_long_a_black_hole_lasts() {
+    const MOST: Duration = Duration::from_secs(5);
+    // Looks of a busy machine, and the jitter.
+    const SLACK: Duration = Duration::from_millis(1500);
+    // A camera that needs so long for its answers is connected to as fast as any other.
+    let patient = "reconnect.request_timeout = \"9s\"\nreconnect.connect_timeout = \"20s\"";
+    let Some(scene) = Scene::live(&SMALL, patient) else { return };
+    // Refused, tries follow each other fast: soon the pauses between them are as long as they get.
+    scene.net.rule("tcp dport 8554 reject with tcp reset");
+    until("six tries have failed", || scene.ring.status().attempt >= 6);
+    let mut longest = Duration::ZERO;
+    for _ in 0..amount(1, 6) {
+        scene.net.rule("drop");
+        until("the camera is tried", || scene.ring.status().attempt > 0);
+        let mut begun = next_try(&scene.ring);
+        for _ in 0..3 {
+            let next = next_try(&scene.ring);
+            longest = longest.max(next - std::mem::replace(&mut begun, next));
+            assert!(longest < MOST + SLACK, "two tries began {longest:?} apart");
+        }
+        // The worst moment: the kernel has just asked for the third time, and asks again after 4 s.
+        let_pass(Duration::from_millis(3200).saturating_sub(begun.elapsed()));
+        let (last, back) = (scene.newest(), Instant::now());
+        scene.net.no_rule();
+        scene.reader.first_within(BACK, "a new frame", |seen| seen.frame.meta.seq.0 > last);
+        let away = back.elapsed();
+        measured(format!("a black hole: new frames {} ms after it passed again", away.as_millis()));
+        assert!(away < MOST + Duration::from_secs(3), "{away:?} for pause, connect and a group of pictures");
+        scene.comes_back(last);
+    }
+    measured(format!("in a black hole two tries began {} ms apart at most", longest.as_millis()));
+    scene.reader.finish();
+}
+
 #[test]
 fn connections_that_are_reset_over_and_over_end_in_a_live_camera() {
     let Some(scene) = Scene::live(&SMALL, "") else { return };
@@ -132,13 +174,13 @@ fn name_servers_that_never_answer_are_named() {
 }
 
 /// Loses `per_mille` of the packets of a camera on UDP; returns how many pictures came, how many were broken and not
-/// marked, and how many were marked (`corrupt`, or `tainted` where no whole keyframe came within `keyframe_wait`).
+/// marked, and how many were marked (`corrupt`, or `tainted` where no whole keyframe came within ten times `keyframe_wait`).
 fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) -> Option<[usize; 3]> {
     const CAMERA: [&str; 8] = ["--size", "640x360", "--fps", "25", "--gop", "1s", "--bitrate", "2M"];
     let net = Net::new()?;
     let (shm, sim) = (Shm::new(), Sim::spawn_in(&net, &CAMERA));
     let lines = format!("transport = \"udp\"\non_corrupt = \"{on_corrupt}\"\nkeyframe_wait = \"{keyframe_wait}\"");
-    let (_daemon, _file) = daemon_in(&net, &shm, &sim.url, &lines);
+    let (daemon, _file) = daemon_in(&net, &shm, &sim.url, &lines);
     let (ring, judge) = (shm.attach("cam"), Judge::new(640, 360));
     let (mut pixels, mut last) = (Vec::new(), 0);
     let mut next = || -> (camring_ring::Frame, Option<f32>) {
@@ -158,7 +200,7 @@ fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) 
     net.rule(&format!("udp sport != 53 numgen random mod 1000 < {per_mille} drop"));
     let began = Instant::now();
     let [mut came, mut broken, mut marked] = [0; 3];
-    let mut worst_unmarked = 0_f32;
+    let (mut worst_unmarked, mut faults) = (0_f32, Vec::new());
     while began.elapsed() < time || came < 20 {
         let (frame, distance) = next();
         came += 1;
@@ -167,7 +209,16 @@ fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) 
         marked += usize::from(is_marked);
         if !is_marked {
             worst_unmarked = worst_unmarked.max(distance.unwrap_or(f32::INFINITY));
-            broken += usize::from(distance.is_none_or(|distance| distance > clean * 1.5 + 2.0));
+            if distance.is_none_or(|distance| distance > clean * 1.5 + 2.0) {
+                broken += 1;
+                faults.push((frame.meta, distance));
+            }
+        }
+    }
+    if let Some((meta, distance)) = faults.first() {
+        println!("broken and not marked, the first of {broken}: {distance:?} levels off, {meta:?}\n{}", daemon.log());
+        for (meta, distance) in &faults {
+            println!("X {} {:?} {} {} {:?}", meta.seq, meta.flags, meta.session_id, meta.pts_ns, distance);
         }
     }
     let dropped = ring.status().counter(Counter::DroppedGate);
@@ -184,9 +235,9 @@ fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) 
 fn of_a_stream_that_loses_packets_no_broken_picture_is_shown() {
     for per_mille in [10, 30, 100] {
         let time = Duration::from_secs(if per_mille == 30 { amount(6, 600) } else { amount(3, 60) });
-        // Of three in a hundred some keyframe is whole within a minute, mostly within ten seconds; of ten in a hundred
-        // none is, and what is shown after `keyframe_wait` is marked.
-        let keyframe_wait = if per_mille == 100 { "10s" } else { "60s" };
+        // Of three in a hundred some keyframe is whole within the ten default waits that are given to a stream whose
+        // keyframes are sent and lost; of ten in a hundred none may be, and what is shown after ten waits is marked.
+        let keyframe_wait = if per_mille == 100 { "1500ms" } else { "10s" };
         let Some([_, broken, marked]) = lossy("drop", keyframe_wait, per_mille, time) else { return };
         assert_eq!(broken, 0, "{per_mille} of 1000 packets lost");
         assert!(marked == 0 || per_mille == 100, "{per_mille} of 1000 packets lost, {marked} marked");

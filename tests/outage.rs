@@ -9,7 +9,7 @@ use camring::clock::{Clock, Mono, SystemClock};
 use camring_ring::{Counter, FrameFlags, Liveness, Reason, Ring, State, Status};
 use rustix::process::Signal;
 use system::reader::{Reader, Seen, Way};
-use system::{Daemon, Shm, Sim, amount, free_port, let_pass, measured, until, until_within};
+use system::{Daemon, Shm, Sim, amount, camring, free_port, let_pass, measured, until, until_within};
 
 /// Within this the state must say that a camera is gone.
 const NOTICED: Duration = Duration::from_secs(5);
@@ -233,4 +233,51 @@ fn of_a_camera_that_marks_every_slice_no_half_picture_is_shown() {
     let seen = reader.finish();
     let numbers: Vec<u32> = seen.iter().map(|seen| seen.stamp.number).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+}
+
+/// The library that lends a process another wall clock, where Debian's `libfaketime` puts it.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+#[test]
+fn a_wall_clock_that_steps_an_hour_forth_and_back_disturbs_nothing() {
+    const HOUR_NS: i64 = 3_600_000_000_000;
+    if !std::path::Path::new(FAKETIME).exists() {
+        println!("skipped: no {FAKETIME} here; install libfaketime");
+        return;
+    }
+    let (shm, sim, step) = (Shm::new(), Sim::spawn(&SMALL), tempfile::NamedTempFile::new().unwrap());
+    let stepped_by = |offset: &str| std::fs::write(step.path(), format!("{offset}\n")).unwrap();
+    stepped_by("+0");
+    let mut command = camring();
+    command.args(["run", "cam", "--url", &sim.url, "--shm-dir"]).arg(shm.path());
+    // Of the daemon alone; what is measured from event to event must not depend on it.
+    command.env("LD_PRELOAD", FAKETIME).env("FAKETIME_TIMESTAMP_FILE", step.path());
+    command.envs([("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
+    let daemon = Daemon::spawn_command(command, None);
+    let reader = Reader::attach(&shm, "cam", Way::Next);
+    let real_minus_ours = |seen: &Seen| {
+        let meta = &seen.frame.meta;
+        let ours = camring_ring::clock::real_ns() - camring_ring::clock::mono_ns();
+        meta.arrival_real_ns - meta.arrival_mono_ns - ours
+    };
+    reader.first("a frame", |_| true);
+    until("the state is live", || reader.ring.status().state == State::Live);
+    for (offset, hours) in [("+3600", 1), ("-3600", -1), ("+0", 0)] {
+        stepped_by(offset);
+        let last = reader.newest().unwrap().frame.meta.seq.0;
+        let wanted = |seen: &Seen| {
+            seen.frame.meta.seq.0 > last && (real_minus_ours(seen) - hours * HOUR_NS).abs() < HOUR_NS / 60
+        };
+        let stepped = reader.first(&format!("a frame of a wall clock {hours} h ahead"), wanted);
+        let more = reader.first("twenty more frames", |seen| seen.frame.meta.seq.0 >= stepped.frame.meta.seq.0 + 20);
+        let age_ns = camring_ring::age_ns(&more.frame.meta);
+        assert!((0..30_000_000_000).contains(&age_ns), "{age_ns} ns old after a step to {hours} h");
+        let status = reader.ring.status();
+        assert_eq!((status.state, status.counter(Counter::Reconnects)), (State::Live, 0), "{}", daemon.log());
+        assert_eq!(reader.ring.liveness(), Liveness::Alive);
+    }
+    let seen = reader.finish();
+    let monotonic =
+        seen.windows(2).all(|pair| pair[0].frame.meta.arrival_mono_ns <= pair[1].frame.meta.arrival_mono_ns);
+    assert!(monotonic, "arrivals went back with the wall clock");
 }

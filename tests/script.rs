@@ -140,6 +140,26 @@ fn a_connection_that_swallows_everything_is_noticed_within_5_s_and_made_anew() {
 }
 
 #[test]
+fn a_camera_that_agrees_to_send_and_sends_nothing_is_asked_again_soon() {
+    let script = file(
+        "[[fault]]\nat = \"5s\"\ndo = \"cut\"\n\
+         [[fault]]\nat = \"5s\"\nfor = \"5s\"\ndo = \"loss\"\npercent = 100\n",
+    );
+    let (shm, sim) = (Shm::new(), camera(script.path(), &[]));
+    // Its first packet might take so long; this camera has shown that it does not.
+    let patient = "reconnect.connect_timeout = \"5m\"";
+    let config = file(&format!("[camera.cam]\nurl = \"{}\"\n{patient}\n", sim.url));
+    let daemon = Daemon::spawn_config(&shm, "cam", config.path());
+    let reader = Reader::attach(&shm, "cam", Way::Next);
+    until("the state is live", || reader.ring.status().state == State::Live);
+    until("it is noticed", || daemon.log().contains("has agreed to send and sends nothing"));
+    until_within(BACK, "the state is live", || reader.ring.status().state == State::Live);
+    let last = reader.newest().map_or(0, |seen| seen.frame.meta.seq.0);
+    reader.first("the stream goes on", |seen| seen.frame.meta.seq.0 > last + 5);
+    reader.finish();
+}
+
+#[test]
 fn a_camera_that_restarts_refuses_for_a_while_and_is_found_again() {
     let scene = Scene::of("reboot.toml");
     scene.is_lost_and_found(&[State::Reconnecting], &[Reason::ConnectRefused]);

@@ -636,6 +636,27 @@ fn each_class_of_failure_has_its_own_pace() {
 }
 
 #[test]
+fn a_try_that_hung_is_followed_by_the_next_one_five_seconds_after_it_began() {
+    let stage = Stage::with(Setup { random: 1.0, ..Setup::default() }, []);
+    for wait in [250, 500, 1000, 2000, 4000] {
+        stage.actor().end(Reason::ConnectRefused, RetryClass::Transient);
+        assert_eq!(stage.backoff(Reason::ConnectRefused), ms(wait));
+        stage.advance(ms(wait));
+    }
+    for (hung, wait) in [(secs(4), secs(1)), (ms(4_900), ms(250)), (secs(9), ms(250))] {
+        let actor = stage.actor();
+        stage.pass(hung);
+        actor.end(Reason::ConnectTimeout, RetryClass::Transient);
+        assert_eq!(stage.backoff(Reason::ConnectTimeout), wait, "after {hung:?}");
+        stage.advance(wait);
+    }
+    let actor = stage.live();
+    stage.stream(&actor, 10, ms(500));
+    actor.end(Reason::ServerClosed, RetryClass::Transient);
+    assert_eq!(stage.backoff(Reason::ServerClosed), secs(5), "a session with packets was no pause");
+}
+
+#[test]
 fn the_classes_do_not_count_each_other_s_failures() {
     let refused = reason(Reason::ConnectRefused, RetryClass::Transient);
     let auth = reason(Reason::Auth, RetryClass::Auth);

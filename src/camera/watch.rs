@@ -79,11 +79,13 @@ pub(crate) struct Ending {
     pub(crate) forced: bool,
     /// Set when the session made room for one with other settings: the next one begins at once.
     pub(crate) renewed: bool,
+    /// How long the session got no packet, if it never got one.
+    pub(crate) hung: Duration,
 }
 
 impl Ending {
     pub(crate) fn failure(why: RetryReason) -> Self {
-        Self { why, cause: Cause::Failure, silent: None, forced: false, renewed: false }
+        Self { why, cause: Cause::Failure, silent: None, forced: false, renewed: false, hung: Duration::ZERO }
     }
 
     /// The operator has changed what a session is made of.

@@ -58,7 +58,7 @@ pub enum Command {
     Show(show::Args),
     /// Simulate a camera: an RTSP server whose every picture carries a machine-readable stamp.
     #[cfg(feature = "sim")]
-    Sim(sim::Args),
+    Sim(Box<sim::Args>),
     Snap(snap::Args),
     Wait(wait::Args),
     Watch(watch::Args),
@@ -80,7 +80,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Run(args) => run::run(&args, &cli.global),
         Command::Show(args) => show::run(&args, &cli.global),
         #[cfg(feature = "sim")]
-        Command::Sim(args) => sim::run(args),
+        Command::Sim(args) => sim::run(*args),
         Command::Snap(args) => snap::run(&args, &cli.global),
         Command::Wait(args) => wait::run(&args, &cli.global),
         Command::Watch(args) => watch::run(&args, &cli.global),

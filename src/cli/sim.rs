@@ -105,6 +105,9 @@ pub struct Args {
     /// How the password is asked for.
     #[arg(long, requires = "user", value_enum, default_value = "digest")]
     auth: AuthScheme,
+    /// Speak TLS only (rtsps://) and prove to be a camera with this certificate and its key, both in one PEM file.
+    #[arg(long, value_name = "PEM", conflicts_with = "script")]
+    tls_certificate: Option<PathBuf>,
     /// Also stop when standard input ends, so that the camera does not outlive its parent.
     #[arg(long)]
     until_stdin_closes: bool,
@@ -175,7 +178,16 @@ fn config(args: Args) -> Result<SimConfig, Failure> {
         switch,
         freeze: args.freeze_after.map(|after| Freeze { after, lasting: args.freeze_for }),
     };
-    Ok(SimConfig { listen: args.listen, streams: args.mount.into_iter().map(stream).collect(), login })
+    let certificate = args.tls_certificate.as_deref().map(certificate).transpose()?;
+    Ok(SimConfig { listen: args.listen, streams: args.mount.into_iter().map(stream).collect(), login, certificate })
+}
+
+fn certificate(path: &Path) -> Result<gio::TlsCertificate, Failure> {
+    let wrong = |error| {
+        anyhow::Error::new(error)
+            .context(format!("cannot use {}; expected a certificate and its private key as PEM", path.display()))
+    };
+    gio::TlsCertificate::from_file(path).map_err(|error| Failure::new(Exit::Usage, wrong(error)))
 }
 
 /// Reads the script and opens the event log, before anything starts.

@@ -240,8 +240,9 @@ pub static KEYS: &[Key] = &[
         "keyframe_wait",
         Kind::Duration { min: millis(100), max: seconds(600) },
         r#""10s""#,
-        "The longest silence of on_corrupt = \"drop\"; then frames are delivered flagged. Set it above the camera's \
-         keyframe interval.",
+        "How long on_corrupt = \"drop\" waits for a keyframe; then frames are delivered flagged. A keyframe that is \
+         sent and lost begins the wait anew, up to ten times as long in all. Set it above the camera's keyframe \
+         interval.",
     ),
     Key::new(
         Shared,
@@ -361,7 +362,8 @@ pub static KEYS: &[Key] = &[
         "reconnect.max",
         Kind::Duration { min: millis(100), max: seconds(HOUR) },
         r#""5s""#,
-        "The longest pause between tries. Raise it when very many cameras share a slow network.",
+        "The longest pause between tries; the time for which a try hung counts. Raise it when very many cameras share a \
+         slow network.",
     ),
     Key::new(
         Shared,

@@ -1,7 +1,7 @@
 //! When packets arrive: fixed tables from a picture's PTS to what was known of it upstream, and the clocks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use atomic_refcell::AtomicRefCell;
@@ -104,20 +104,30 @@ pub(super) struct Arrival {
 }
 
 /// Arrivals by PTS.
-pub(super) struct Arrivals(PtsTable<4>);
+pub(super) struct Arrivals {
+    table: PtsTable<4>,
+    /// When the newest packet of a keyframe came; 0 = none yet.
+    keyframe_ns: AtomicI64,
+}
 
 impl Arrivals {
     pub(super) fn new() -> Self {
-        Self(PtsTable::new())
+        Self { table: PtsTable::new(), keyframe_ns: AtomicI64::new(0) }
+    }
+
+    /// When the newest packet of a keyframe came, whether or not the others did; 0 = none yet, or the codec does not
+    /// tell.
+    pub(super) fn keyframe_ns(&self) -> i64 {
+        self.keyframe_ns.load(Ordering::Relaxed)
     }
 
     pub(super) fn put(&self, pts: u64, arrival: Arrival) {
         let rtp = u64::from(arrival.rtp_timestamp);
-        self.0.put(pts, [arrival.mono_ns as u64, arrival.real_ns as u64, rtp, u64::from(arrival.torn)]);
+        self.table.put(pts, [arrival.mono_ns as u64, arrival.real_ns as u64, rtp, u64::from(arrival.torn)]);
     }
 
     pub(super) fn get(&self, pts: u64) -> Option<Arrival> {
-        let [mono, real, rtp, torn] = self.0.get(pts)?;
+        let [mono, real, rtp, torn] = self.table.get(pts)?;
         Some(Arrival { mono_ns: mono as i64, real_ns: real as i64, rtp_timestamp: rtp as u32, torn: torn != 0 })
     }
 }
@@ -195,6 +205,22 @@ impl PictureStart {
 }
 
 impl PictureStart {
+    /// Whether a packet holds a part of a keyframe; `false` where that is not known. Parameter sets are none: streams
+    /// without keyframes repeat them, too.
+    fn is_keyframe(self, payload: [u8; 4]) -> bool {
+        match self {
+            Self::Any => false,
+            Self::H264 => match payload[0] & 0x1f {
+                28 => payload[1] & 0x1f == 5,
+                kind => kind == 5,
+            },
+            Self::H265 => match payload[0] >> 1 & 0x3f {
+                49 => matches!(payload[2] & 0x3f, 16..=23),
+                kind => matches!(kind, 16..=23),
+            },
+        }
+    }
+
     /// Whether a packet begins a slice that is not its picture's first one; `false` where that is not known.
     fn is_later_slice(self, payload: [u8; 4]) -> bool {
         let later = |byte: u8| byte & 0x80 == 0;
@@ -289,6 +315,7 @@ pub(super) struct PacketCounter {
     arrivals: Arc<Arrivals>,
     progress: Arc<Progress>,
     reporter: Arc<Reporter>,
+    start: PictureStart,
     /// Only the streaming thread touches it.
     seen: AtomicRefCell<Seen>,
     /// RTP time of the newest packet.
@@ -319,7 +346,7 @@ impl PacketCounter {
         ends: Ends,
     ) -> Self {
         let seen = AtomicRefCell::new(Seen::new(start, ends));
-        Self { arrivals, progress, reporter, seen, newest: Arc::default() }
+        Self { arrivals, progress, reporter, start, seen, newest: Arc::default() }
     }
 
     /// RTP time of the newest packet, for those behind it on the same streaming thread.
@@ -371,6 +398,9 @@ impl PacketCounter {
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
         let Some(packet) = Packet::of(buffer) else { return false };
         self.newest.store(packet.timestamp, Ordering::Relaxed);
+        if self.start.is_keyframe(packet.payload) {
+            self.arrivals.keyframe_ns.store(mono_ns, Ordering::Relaxed);
+        }
         let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false };
         self.note(&packet, buffer.pts().map(gst::ClockTime::nseconds), arrival)
     }
@@ -429,7 +459,7 @@ mod tests {
         (1..=4).for_each(|packet| arrivals.put(40, arrival(packet)));
         arrivals.put(80, arrival(5));
         assert_eq!(arrivals.get(40), Some(arrival(4)));
-        assert_eq!(arrivals.0.written.load(Ordering::Relaxed), 2);
+        assert_eq!(arrivals.table.written.load(Ordering::Relaxed), 2);
     }
 
     #[test]
@@ -582,7 +612,7 @@ mod tests {
                 gst::PadProbeReturn::Ok
             });
         }
-        PacketCounter { seen: AtomicRefCell::new(Seen::new(start, Ends::Marker)), ..counter() }.watch(&packets);
+        PacketCounter { start, seen: AtomicRefCell::new(Seen::new(start, Ends::Marker)), ..counter() }.watch(&packets);
         pipeline.set_state(gst::State::Playing).unwrap();
         let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
         let sizes = std::iter::from_fn(|| sink.pull_sample().ok()).map(|sample| sample.buffer().unwrap().size());
@@ -614,6 +644,32 @@ mod tests {
         let h265 = |payload| PictureStart::H265.is_start(payload);
         assert!(h265([0x40, 1, 0, 0]) && h265([0x26, 1, 0xaf, 0]) && h265([0x62, 1, 0x93, 0xaf]));
         assert!(!h265([0x26, 1, 0x2f, 0]) && !h265([0x62, 1, 0x13, 0xaf]) && !h265([0x62, 1, 0x93, 0x2f]));
+    }
+
+    #[test]
+    fn any_packet_of_a_keyframe_is_known_in_both_codecs() {
+        let h264 = |payload| PictureStart::H264.is_keyframe(payload);
+        assert!(
+            h264([0x65, 0x88, 0, 0])
+                && h264([0x7c, 0x85, 0, 0])
+                && h264([0x7c, 0x05, 0, 0])
+                && h264([0x5c, 0x45, 0, 0])
+        );
+        assert!(
+            !h264([0x67, 0x64, 0, 0])
+                && !h264([0x41, 0x9a, 0, 0])
+                && !h264([0x7c, 0x81, 0, 0])
+                && !h264([0x7c, 0x07, 0, 0])
+        );
+        let h265 = |payload| PictureStart::H265.is_keyframe(payload);
+        assert!(
+            h265([0x26, 1, 0xaf, 0])
+                && h265([0x28, 1, 0xaf, 0])
+                && h265([0x62, 1, 0x13, 0])
+                && h265([0x62, 1, 0x54, 0])
+        );
+        assert!(!h265([0x40, 1, 0, 0]) && !h265([0x02, 1, 0xd0, 0]) && !h265([0x62, 1, 0x81, 0]));
+        assert!(!PictureStart::Any.is_keyframe([0x65, 0x88, 0, 0]));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use camring_ring::frame::Reason;
 use crossbeam_channel::{Receiver, after, bounded, never, select};
@@ -12,6 +11,7 @@ use gst::glib;
 use gst::prelude::*;
 
 use super::arrival::mono_ns;
+use super::dial::{self, Dial};
 use super::graph::{Camera, Tls};
 use super::reach;
 use super::report::Reporter;
@@ -19,18 +19,16 @@ use crate::source::{Progress, RetryClass};
 
 /// Messages that may wait for the watcher; it falls behind only while it looks for the cause of a failed connect.
 const BACKLOG: usize = 64;
-/// When a session without a packet asks whether the camera's name is found: rtspsrc waits for name servers without a
-/// word, and longer than the supervisor waits for it.
-const NAME_CHECK: Duration = Duration::from_secs(6);
-
-/// Takes the messages that matter off `bus`; all others are dropped at once.
+/// Takes the messages that matter off `bus`, tells `dial` of the connect, and drops all others at once.
 ///
 /// Not popped from the bus itself: a pipeline on its way to NULL flushes it, and a wake-up call with it.
-pub(super) fn listen(bus: &gst::Bus) -> Receiver<gst::Message> {
+pub(super) fn listen(bus: &gst::Bus, dial: Arc<Dial>) -> Receiver<gst::Message> {
     let (sender, messages) = bounded(BACKLOG);
     bus.set_sync_handler(move |_, message| {
         use gst::MessageType as T;
-        if matches!(message.type_(), T::Error | T::Warning | T::Eos | T::Element | T::ClockLost) {
+        dial.hear(message);
+        let matters = matches!(message.type_(), T::Error | T::Warning | T::Eos | T::Element | T::ClockLost);
+        if matters || dial::is_agreed(message) {
             // Full: a flood of warnings, of which the first ones are told already. Closed: the session is over.
             drop(sender.try_send(message.to_owned()));
         }
@@ -57,6 +55,8 @@ pub(super) struct Watcher {
     pub subject: Subject,
     pub reporter: Arc<Reporter>,
     pub progress: Arc<Progress>,
+    /// How far the connect has come.
+    pub dial: Arc<Dial>,
 }
 
 /// An end of the session: the word, how soon to try again, the sentence.
@@ -70,16 +70,20 @@ impl Watcher {
     }
 
     fn run(mut self) {
-        let mut timed_out = false;
-        let name_check = match &self.subject {
-            Subject::Camera(_) => after(NAME_CHECK),
+        let (mut timed_out, mut packet_due) = (false, never());
+        let patience_ends = match &self.subject {
+            Subject::Camera(_) => after(dial::PATIENCE),
             Subject::Test | Subject::File(_) => never(),
         };
         loop {
             let message = select! {
                 recv(self.messages) -> message => message,
-                recv(name_check) -> _ => {
-                    self.check_name();
+                recv(patience_ends) -> _ => {
+                    self.check_connect();
+                    continue;
+                }
+                recv(packet_due) -> _ => {
+                    self.check_packets();
                     continue;
                 }
                 recv(self.stopped) -> _ => return,
@@ -99,6 +103,12 @@ impl Watcher {
                     timed_out |= element.structure().is_some_and(|s| s.name() == "GstRTSPSrcTimeout");
                     None
                 }
+                gst::MessageView::Progress(_) => {
+                    if let Subject::Camera(camera) = &self.subject {
+                        packet_due = after(camera.lessons.packet_patience());
+                    }
+                    None
+                }
                 gst::MessageView::ClockLost(_) => {
                     Some(End(Reason::Internal, RetryClass::Transient, "the pipeline lost its clock".into()))
                 }
@@ -110,14 +120,39 @@ impl Watcher {
         }
     }
 
-    /// Ends a session that still waits for the camera's name to be found.
-    fn check_name(&self) {
+    /// Ends a session in which the camera has agreed to send and sends nothing, unlike in the ones before.
+    fn check_packets(&self) {
         let Subject::Camera(camera) = &self.subject else { return };
-        if self.progress.packets.load(Ordering::Relaxed) > 0 || self.reporter.is_closed() {
+        let packets_came = self.progress.packets.load(Ordering::Relaxed) > 0;
+        if !self.reporter.is_closed() && camera.lessons.is_silent(packets_came) {
+            let sentence = format!("{} has agreed to send and sends nothing; beginning anew", camera.endpoint);
+            self.reporter.ended(Reason::NoPackets, RetryClass::Transient, &sentence);
+        }
+    }
+
+    /// Ends a session whose connect hangs, in the look-up of the name or behind it: rtspsrc waits without a word, for
+    /// name servers longer than the supervisor does, and for the camera until after the next try would have found it.
+    fn check_connect(&self) {
+        let Subject::Camera(camera) = &self.subject else { return };
+        let over = || {
+            self.dial.is_connected() || self.progress.packets.load(Ordering::Relaxed) > 0 || self.reporter.is_closed()
+        };
+        if over() {
             return;
         }
-        if let Err(sentence) = reach::resolve(&camera.endpoint) {
-            self.reporter.ended(Reason::Dns, RetryClass::Transient, &sentence);
+        let found = reach::resolve(&camera.endpoint);
+        // The look-up may have taken a while, in which the connection was made after all.
+        if over() {
+            return;
+        }
+        match found {
+            Err(sentence) => self.reporter.ended(Reason::Dns, RetryClass::Transient, &sentence),
+            // A handshake may take longer; it ends with `request_timeout`.
+            Ok(_) if self.dial.is_connecting() && matches!(camera.tls, Tls::Off) => {
+                let End(reason, class, sentence) = unanswered(camera);
+                self.reporter.ended(reason, class, &sentence);
+            }
+            Ok(_) => {}
         }
     }
 
@@ -227,6 +262,13 @@ fn server_closed(camera: &Camera) -> End {
     End(Reason::ServerClosed, RetryClass::Transient, format!("{endpoint} closed the connection"))
 }
 
+/// Nobody answers at the camera's address.
+fn unanswered(camera: &Camera) -> End {
+    let endpoint = &camera.endpoint;
+    let sentence = format!("{endpoint} does not answer; check address, cable and firewall, and that the camera is on");
+    End(Reason::ConnectTimeout, RetryClass::Transient, sentence)
+}
+
 /// What an error of a camera's pipeline means; `None` = the connect failed and the cause is to be looked for.
 fn classify(error: &glib::Error, words: &Words, camera: &Camera) -> Option<End> {
     let endpoint = &camera.endpoint;
@@ -237,6 +279,9 @@ fn classify(error: &glib::Error, words: &Words, camera: &Camera) -> Option<End> 
     match error.kind::<gst::ResourceError>() {
         Some(gst::ResourceError::NotAuthorized) => classify_status(401, camera),
         Some(gst::ResourceError::NotFound) => classify_status(404, camera),
+        Some(gst::ResourceError::OpenReadWrite) if words.has("Timeout while waiting for server response") => {
+            Some(unanswered(camera))
+        }
         _ if words.has("Timeout while waiting for server response") => end(
             Reason::ConnectTimeout,
             RetryClass::Transient,
@@ -249,6 +294,7 @@ fn classify(error: &glib::Error, words: &Words, camera: &Camera) -> Option<End> 
             RetryClass::Permanent,
             format!("what answers at {endpoint} does not speak RTSP; check the port"),
         ),
+        _ if words.has("SDP contains no streams") => Some(camera.no_stream()),
         Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead) => None,
         Some(_) => server_closed_with(camera, words),
         None => Some(classify_stream(error, words, camera)),
@@ -394,6 +440,7 @@ mod tests {
             (R::Read, unhandled, Some(453), Some((Reason::ServerBusy, Busy))),
             (R::Read, unhandled, Some(503), Some((Reason::ServerBusy, Busy))),
             (R::Read, unhandled, Some(454), Some((Reason::ServerClosed, Transient))),
+            (R::Settings, "(SDP contains no streams)", None, Some((Reason::NoVideo, Permanent))),
             (R::Read, "System error", None, Some((Reason::ServerClosed, Transient))),
         ];
         for (error, debug, status, expected) in table {

@@ -31,6 +31,8 @@ struct Unit {
     discont: bool,
     /// Damaged itself: a keyframe like this does not end the damage.
     corrupted: bool,
+    /// When the newest packet of a keyframe came, as far as that is known; 0 = none.
+    keyframe_ns: i64,
     now_ns: i64,
 }
 
@@ -51,7 +53,7 @@ enum State {
     Damaged {
         since_ns: i64,
     },
-    /// No keyframe came within `keyframe_wait`; opened all the same.
+    /// No keyframe was sent for `keyframe_wait`, or none came whole for [`WAITS`] times as long; opened all the same.
     Tainted {
         until_ns: i64,
     },
@@ -59,6 +61,9 @@ enum State {
     /// Nobody reads: units are held back on purpose.
     Resting,
 }
+
+/// A stream whose keyframes are sent and never come whole is waited for so many times as long as one that has none.
+const WAITS: i64 = 10;
 
 /// The rules, without GStreamer.
 #[derive(Debug)]
@@ -69,6 +74,8 @@ struct Gate {
     /// PTS of the keyframe that ended the damage; pictures shown before it but decoded after it are still damaged.
     clean_from: Option<u64>,
     next_number: Option<u64>,
+    /// When the newest sign came that the stream has keyframes.
+    keyframe_ns: i64,
     /// A gap in time that no passed unit was marked with yet.
     discont: bool,
     leaked: u64,
@@ -87,6 +94,7 @@ impl Gate {
             state: None,
             clean_from: None,
             next_number: None,
+            keyframe_ns: 0,
             discont: false,
             leaked: 0,
             dropped: 0,
@@ -102,6 +110,8 @@ impl Gate {
         self.discont |= unit.discont || leaked;
         self.note_damage(unit.discont || unit.corrupted || leaked || decoder_failed, unit.now_ns);
         let whole_keyframe = unit.keyframe && !unit.corrupted;
+        let torn_ns = if unit.keyframe { unit.now_ns } else { 0 };
+        self.keyframe_ns = self.keyframe_ns.max(unit.keyframe_ns).max(torn_ns);
         if demand != Demand::All {
             return self.rest(unit.pts, whole_keyframe && demand == Demand::Keyframes);
         }
@@ -164,7 +174,7 @@ impl Gate {
     fn judge_delta(&mut self, unit: Unit) -> Verdict {
         match self.state {
             Some(State::Waiting { since_ns } | State::Damaged { since_ns })
-                if unit.now_ns - since_ns >= self.keyframe_wait_ns =>
+                if self.has_waited(since_ns, unit.now_ns) =>
             {
                 self.state = Some(State::Tainted { until_ns: unit.now_ns.saturating_add(self.keyframe_wait_ns) });
                 Verdict::Pass(FrameFlags::TAINTED)
@@ -180,6 +190,12 @@ impl Gate {
                 Verdict::Pass(FrameFlags::default())
             }
         }
+    }
+
+    /// Whether it is no use to wait for a keyframe any more. One that was sent and lost shows that others will come.
+    fn has_waited(&self, since_ns: i64, now_ns: i64) -> bool {
+        let longest_ns = self.keyframe_wait_ns.saturating_mul(WAITS);
+        now_ns - since_ns.max(self.keyframe_ns) >= self.keyframe_wait_ns || now_ns - since_ns >= longest_ns
     }
 
     fn judge_damaged(&self) -> Verdict {
@@ -295,6 +311,7 @@ impl GateLink {
             keyframe: !flags.contains(gst::BufferFlags::DELTA_UNIT),
             discont: flags.contains(gst::BufferFlags::DISCONT),
             corrupted: torn || flags.contains(gst::BufferFlags::CORRUPTED),
+            keyframe_ns: self.arrivals.keyframe_ns(),
             now_ns: mono_ns(),
         };
         let (dropped, leaked) = (gate.dropped, gate.leaked);
@@ -338,6 +355,7 @@ mod tests {
             keyframe: false,
             discont: false,
             corrupted: false,
+            keyframe_ns: 0,
             now_ns: number as i64 * 40_000_000,
         }
     }
@@ -423,6 +441,27 @@ mod tests {
         assert_eq!(gate.see(Unit { pts: Some(5 * 40), ..delta(3) }, false), Verdict::Drop);
         assert_eq!(gate.see(Unit { pts: Some(9 * 40), ..delta(4) }, false), marked(&[FrameFlags::DISCONT]));
         assert_eq!(gate.see(Unit { pts: Some(8 * 40), ..delta(5) }, false), CLEAN);
+    }
+
+    #[test]
+    fn a_keyframe_that_was_sent_and_lost_is_waited_for_anew_and_not_for_ever() {
+        for seen_whole_at_the_gate in [true, false] {
+            let mut gate = gate(OnCorrupt::Drop);
+            gate.see(key(0), false);
+            gate.see(Unit { discont: true, now_ns: SECOND, ..delta(1) }, false);
+            for second in 2..=100 {
+                // One keyframe every 9 s, never whole; the others between.
+                let sent = second % 9 == 0;
+                let unit = Unit { now_ns: second * SECOND, ..delta(second as u64) };
+                let unit = match seen_whole_at_the_gate {
+                    true => Unit { keyframe: sent, corrupted: sent, ..unit },
+                    false => Unit { keyframe_ns: second / 9 * 9 * SECOND, ..unit },
+                };
+                assert_eq!(gate.see(unit, false), Verdict::Drop, "second {second}");
+            }
+            let last = Unit { keyframe_ns: 99 * SECOND, now_ns: 101 * SECOND, ..delta(101) };
+            assert_eq!(gate.see(last, false), marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod bus;
 mod color;
 mod decoder;
 mod deinterlace;
+mod dial;
 mod digits;
 mod fallback;
 mod gate;
@@ -106,7 +107,8 @@ pub struct RtspSourceConfig {
     pub threads: u32,
     /// What happens to pictures between a loss and the next keyframe.
     pub on_corrupt: OnCorrupt,
-    /// Longest wait for a keyframe, before pictures are shown with TAINTED set.
+    /// How long a keyframe is waited for before pictures are shown with TAINTED set; ten times as long while keyframes are
+    /// sent and lost.
     pub keyframe_wait: Duration,
     /// What decides where a picture ends.
     pub access_units: AccessUnits,

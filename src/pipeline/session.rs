@@ -9,6 +9,7 @@ use crossbeam_channel::{Sender, bounded};
 use gst::prelude::*;
 
 use super::bus::{self, Subject, Watcher};
+use super::dial::Dial;
 use super::report::Reporter;
 use crate::source::{Progress, RetryClass, RetryReason, Session};
 
@@ -39,8 +40,9 @@ pub(super) fn start(
 ) -> Result<Box<dyn Session>, RetryReason> {
     let bus = pipeline.bus().expect("every pipeline has a bus");
     let (stop, stopped) = bounded(0);
-    let messages = bus::listen(&bus);
-    let watcher = Watcher { messages, stopped, subject, reporter: reporter.clone(), progress };
+    let dial = Arc::new(Dial::new());
+    let messages = bus::listen(&bus, dial.clone());
+    let watcher = Watcher { messages, stopped, subject, reporter: reporter.clone(), progress, dial };
     let mut running = Running { pipeline, bus, let_go, reporter, stop: Some(stop), watcher: None };
     let failed = |message: String| RetryReason { reason: Reason::Internal, class: RetryClass::Transient, message };
     let thread = watcher.spawn().map_err(|error| failed(format!("cannot start the bus thread: {error}")))?;

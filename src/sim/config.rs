@@ -321,6 +321,9 @@ pub struct SimConfig {
     pub streams: Vec<StreamConfig>,
     /// `None` (default) = everybody may watch.
     pub login: Option<Login>,
+    /// What the camera proves itself with, its private key included; then it speaks TLS only (`rtsps://`). `None`
+    /// (default) = no TLS.
+    pub certificate: Option<gio::TlsCertificate>,
 }
 
 impl Default for SimConfig {
@@ -333,7 +336,12 @@ impl SimConfig {
     /// A camera with one stream, on any free port of 127.0.0.1, open to everybody.
     #[must_use]
     pub fn with_stream(stream: StreamConfig) -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), streams: vec![stream], login: None }
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            streams: vec![stream],
+            login: None,
+            certificate: None,
+        }
     }
 
     /// Checks everything that can be checked without GStreamer.

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use gio::prelude::SocketExtManual;
 use gst::glib;
 use gst::prelude::*;
 use gst_rtsp_server::prelude::*;
@@ -76,9 +77,9 @@ impl SimServer {
             let stream =
                 Arc::new(Stream::new(stream.clone(), run_id, Arc::clone(&counts), Arc::clone(&taps.pictures))?);
             let mount = stream.config.mount.clone();
-            mounts.add_factory(&mount, factory(stream, config.login.is_some(), feeds.clone()));
+            mounts.add_factory(&mount, factory(stream, is_guarded(&config), feeds.clone()));
         }
-        server.set_auth(config.login.as_ref().map(auth).as_ref());
+        server.set_auth(is_guarded(&config).then(|| auth(&config)).as_ref());
         // Behind a script, the server itself is where only the interposer finds it.
         let own = faults.as_ref().map_or(config.listen, |_| SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let (source, port) = listen(&server, own)?;
@@ -98,7 +99,8 @@ impl SimServer {
             let interposer = Interposer::start(config.listen, behind, faults, taps)?;
             (camera.port, camera.interposer) = (interposer.port(), Some(interposer));
         }
-        let url = |stream: &StreamConfig| url(config.listen.ip(), camera.port, &stream.mount);
+        let scheme = if config.certificate.is_some() { "rtsps" } else { "rtsp" };
+        let url = |stream: &StreamConfig| url(scheme, config.listen.ip(), camera.port, &stream.mount);
         camera.urls = config.streams.iter().map(url).collect();
         Ok(camera)
     }
@@ -182,6 +184,10 @@ fn check_elements(streams: &[StreamConfig]) -> Result<(), SimError> {
     }
 }
 
+/// After so long without an answer to what was sent, a connection is given up: gst-rtsp-server would wait for as long as
+/// the kernel sends again, which is minutes, and meanwhile starve every other client of the stream.
+const UNANSWERED_MS: u32 = 4000;
+
 /// Opens the port; the source serves it once it is attached to a context.
 fn listen(server: &RTSPServer, address: SocketAddr) -> Result<(glib::Source, u16), SimError> {
     server.set_address(&address.ip().to_string());
@@ -198,36 +204,61 @@ fn listen(server: &RTSPServer, address: SocketAddr) -> Result<(glib::Source, u16
         };
         SimError::Listen { address, refusal, error: error.to_string() }
     };
-    let source = server.create_source(gio::Cancellable::NONE).map_err(refused)?;
-    let port = u16::try_from(server.bound_port()).map_err(|_| glib::bool_error!("the bound port is not known"))?;
+    let socket = server.create_socket(gio::Cancellable::NONE).map_err(refused)?;
+    // Connections inherit it.
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, UNANSWERED_MS).map_err(std::io::Error::from)?;
+    let bound = socket.local_address()?.downcast::<gio::InetSocketAddress>();
+    let port = bound.map_err(|_| glib::bool_error!("the bound port is not known"))?.port();
+    let server = server.clone();
+    let (conditions, priority) = (glib::IOCondition::IN | glib::IOCondition::HUP, glib::Priority::DEFAULT);
+    let let_in = move |socket: &gio::Socket, condition| {
+        if let Err(error) = RTSPServer::io_func(socket, condition, &server) {
+            tracing::warn!(%error, "a client of the simulated camera is not let in");
+        }
+        glib::ControlFlow::Continue
+    };
+    let source = SocketExtManual::create_source(&socket, conditions, gio::Cancellable::NONE, None, priority, let_in);
     Ok((source, port))
 }
 
-fn url(ip: IpAddr, port: u16, mount: &str) -> String {
+fn url(scheme: &str, ip: IpAddr, port: u16, mount: &str) -> String {
     let reachable = match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("rtsp://{}{mount}", SocketAddr::new(reachable, port))
+    format!("{scheme}://{}{mount}", SocketAddr::new(reachable, port))
 }
 
-fn auth(login: &Login) -> RTSPAuth {
+/// Whether clients meet the server's guard at all, be it for a login or for TLS.
+fn is_guarded(config: &SimConfig) -> bool {
+    config.login.is_some() || config.certificate.is_some()
+}
+
+fn auth(config: &SimConfig) -> RTSPAuth {
     let auth = RTSPAuth::new();
-    let token = RTSPToken::builder().field(gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
+    auth.set_tls_certificate(config.certificate.as_ref());
+    let mut token = RTSPToken::builder().field(gst_rtsp_server::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
+    match &config.login {
+        Some(login) => ask(&auth, login, &token),
+        None => auth.set_default_token(Some(&mut token)),
+    }
+    auth
+}
+
+fn ask(auth: &RTSPAuth, login: &Login, token: &RTSPToken) {
     let password = login.password.expose_secret();
     auth.set_realm(Some("camring sim"));
     match login.scheme {
         AuthScheme::Basic => {
             auth.set_supported_methods(gst_rtsp::RTSPAuthMethod::Basic);
-            auth.add_basic(&RTSPAuth::make_basic(&login.user, password), &token);
+            auth.add_basic(&RTSPAuth::make_basic(&login.user, password), token);
         }
         AuthScheme::Digest => {
             auth.set_supported_methods(gst_rtsp::RTSPAuthMethod::Digest);
-            auth.add_digest(&login.user, password, &token);
+            auth.add_digest(&login.user, password, token);
         }
     }
-    auth
 }
 
 /// Makes the pipelines of one stream: one, shared by all its clients.

@@ -194,7 +194,11 @@ type Program<'a> = &'a dyn Fn() -> Command;
 impl Sim {
     /// `camring sim` with these options, on a free port.
     pub fn spawn(options: &[&str]) -> Self {
-        Self::spawn_on(free_port(), options, None)
+        let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+        // Somebody else may be given the same free port before the camera takes it.
+        let start = |port| Some((port, start_sim(&camring, port, &options, None).ok()?));
+        let (port, (process, url)) = (0..5).find_map(|_| start(free_port())).expect("one of five free ports");
+        Self { process, url, port, options, password: None }
     }
 
     /// The same, asking for user `viewer` and this password by digest.
@@ -216,7 +220,7 @@ impl Sim {
     }
 
     fn started(program: Program<'_>, port: u16, options: Vec<String>, password: Option<&str>) -> Self {
-        let (process, url) = start_sim(program, port, &options, password);
+        let (process, url) = start_sim(program, port, &options, password).unwrap();
         Self { process, url, port, options, password: password.map(str::to_owned) }
     }
 
@@ -226,11 +230,17 @@ impl Sim {
 
     /// Starts it anew on its old port, after it was killed.
     pub fn respawn(&mut self) {
-        (self.process, self.url) = start_sim(&camring, self.port, &self.options, self.password.as_deref());
+        (self.process, self.url) = start_sim(&camring, self.port, &self.options, self.password.as_deref()).unwrap();
     }
 }
 
-fn start_sim(program: Program<'_>, port: u16, options: &[String], password: Option<&str>) -> (Process, String) {
+/// The process and its URL, or what it printed instead.
+fn start_sim(
+    program: Program<'_>,
+    port: u16,
+    options: &[String],
+    password: Option<&str>,
+) -> Result<(Process, String), String> {
     let mut child = program()
         .args(["sim", "--listen", &format!("127.0.0.1:{port}")])
         .args(options)
@@ -246,8 +256,11 @@ fn start_sim(program: Program<'_>, port: u16, options: &[String], password: Opti
     // A line for each of its paths; the first one is what most tests have.
     let paths = options.iter().filter(|option| *option == "--mount").count().max(1);
     let urls: Vec<String> = lines.by_ref().take(paths).map(Result::unwrap).collect();
-    assert!(urls.len() == paths && urls[0].starts_with("rtsp://"), "the simulated camera printed {urls:?}");
-    (Process(child), urls[0].clone())
+    let process = Process(child);
+    if urls.len() < paths || !urls[0].starts_with("rtsp") {
+        return Err(format!("the simulated camera printed {urls:?}"));
+    }
+    Ok((process, urls[0].clone()))
 }
 
 /// A port that nobody listens on at the moment.
@@ -283,12 +296,13 @@ impl Daemon {
         Self::spawn_command(command, input)
     }
 
-    /// Any command that becomes `camring run`; it logs at level info unless it says otherwise.
+    /// Any command that becomes `camring run`; it logs at level info unless it, or whoever runs the tests, says otherwise.
     pub fn spawn_command(mut command: Command, input: Option<&str>) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("camring-daemon-{}-{number}.log", std::process::id()));
-        if command.get_envs().all(|(name, _)| name != "CAMRING_LOG") {
+        let is_said = std::env::var_os("CAMRING_LOG").is_some();
+        if !is_said && command.get_envs().all(|(name, _)| name != "CAMRING_LOG") {
             command.env("CAMRING_LOG", "info");
         }
         let mut child = command
