@@ -26,7 +26,7 @@ use super::gate::{FindingsTable, GateLink, guard, number_units};
 use super::lessons::Lessons;
 use super::reach::Endpoint;
 use super::report::Reporter;
-use super::sample::{Origin, Tail};
+use super::sample::{Doubt, Origin, Tail};
 use super::tls::{self, Refusal};
 use super::{AccessUnits, RtspSourceConfig, Transport};
 use crate::source::{FrameSink, Loan, Progress, RetryClass, RetryReason, SourceEvent};
@@ -275,6 +275,7 @@ impl Camera {
             return Ok(());
         };
         let tail = Tail::new(sink, links.origin(codec), self.progress.clone(), self.reporter.clone());
+        let tail = tail.doubting(self.doubt(codec));
         let appsink = make_appsink(tail, false);
         *place = SinkPlace::Running(appsink.clone());
         drop(place);
@@ -310,11 +311,10 @@ impl Camera {
 
     /// Caps that make the parser, not the camera's marker bit, decide where a picture ends.
     fn unit_caps(&self, codec: &Codec) -> Result<Option<gst::Element>, RetryReason> {
-        let learned = self.lessons.parse_units.load(Ordering::Relaxed);
         let parse = match self.config.access_units {
             AccessUnits::Marker => false,
             AccessUnits::Parse => true,
-            AccessUnits::Auto => learned,
+            AccessUnits::Auto => self.parses_units(),
         };
         let Some(media) = codec.units.filter(|_| parse) else { return Ok(None) };
         let caps = gst::Caps::builder(media).field("stream-format", "byte-stream").field("alignment", "nal").build();
@@ -334,11 +334,24 @@ impl Camera {
         Ok(chosen)
     }
 
+    /// Whether the camera's markers are believed until they prove wrong.
+    fn is_watched(&self, codec: &Codec) -> bool {
+        codec.units.is_some() && self.config.access_units == AccessUnits::Auto
+    }
+
+    fn parses_units(&self) -> bool {
+        self.lessons.parse_units.load(Ordering::Relaxed)
+    }
+
+    fn doubt(&self, codec: &Codec) -> Doubt {
+        let known = self.parses_units() || self.lessons.true_marker.load(Ordering::Relaxed);
+        if self.is_watched(codec) && !known { Doubt::Open(self.lessons.clone()) } else { Doubt::Settled }
+    }
+
     fn probe(&self, depay: &gst::Element, queue: &gst::Element, decoder: &gst::Element, codec: &Codec, links: Links) {
         let pad = |element: &gst::Element, name: &str| element.static_pad(name).expect("every filter has it");
-        let watched = codec.units.is_some() && self.config.access_units == AccessUnits::Auto;
-        let ends =
-            if watched && !self.lessons.parse_units.load(Ordering::Relaxed) { Ends::Marker } else { Ends::Settled };
+        let watched = self.is_watched(codec);
+        let ends = if watched && !self.parses_units() { Ends::Marker } else { Ends::Settled };
         let (arrivals, progress) = (links.arrivals.clone(), self.progress.clone());
         let counter = PacketCounter::new(arrivals, progress, self.reporter.clone(), codec.start, ends);
         if watched {
