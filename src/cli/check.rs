@@ -1,4 +1,6 @@
-//! `camring check`: validates the configuration without starting anything.
+//! `camring check`: validates the configuration, and visits the cameras when asked to.
+
+mod connect;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,11 @@ use crate::config::{
     CONFIG_FOLDER, Camera, Config, ConfigErrors, LoadOptions, MountRoom, Problem, SecretStore, Severity, effective,
 };
 use crate::exit::{Exit, Failure};
+use connect::Visit;
 
-/// Options of `camring check`.
+/// Validate the configuration and say everything that is wrong with it; with --connect, see what each camera sends.
+///
+/// Ends with 0 when all is right, 78 when the configuration is wrong, 69 when a camera gave no picture.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The file to check [default: /etc/camring/camring.toml and /etc/camring/conf.d/*.toml].
@@ -21,6 +26,10 @@ pub struct Args {
     /// Print every setting of every camera and where it comes from.
     #[arg(long)]
     pub effective: bool,
+    /// Connect to every camera, wait for pictures, and print what it sends or why it does not, and what to do. Eight
+    /// cameras at a time, each within its own timeouts. A wrong password counts as a try: cameras lock accounts.
+    #[arg(long)]
+    pub connect: bool,
     /// Treat secrets that cannot be found as errors, not as notes.
     #[arg(long)]
     pub secrets: bool,
@@ -33,7 +42,8 @@ pub struct Args {
 ///
 /// # Errors
 ///
-/// [`Exit::Config`] when anything is wrong; every mistake has been printed then.
+/// [`Exit::Config`] when anything is wrong, [`Exit::Unavailable`] when a camera gave no picture; every mistake has been
+/// printed then.
 pub fn run(global: &Global, args: &Args) -> Result<(), Failure> {
     match load(args, &global.shm_dir) {
         Ok((config, findings)) => finish(args, Some(&config), &findings),
@@ -79,23 +89,49 @@ fn missing_files(camera: &Camera) -> Vec<Problem> {
 
 fn finish(args: &Args, config: Option<&Config>, findings: &[Problem]) -> Result<(), Failure> {
     let errors = findings.iter().filter(|problem| problem.severity == Severity::Error).count();
-    if args.json {
-        print(&format!("{:#}\n", report(args, config, findings, errors == 0)))?;
-    } else {
+    let fine = config.filter(|_| errors == 0);
+    if !args.json {
         print_all(findings);
     }
-    match config.filter(|_| errors == 0) {
-        None => {
-            if !args.json {
-                eprintln!("\ncamring: {errors} {}", if errors == 1 { "error" } else { "errors" });
-            }
-            return Err(Failure::silent(Exit::Config));
-        }
-        Some(_) if args.json => {}
-        Some(config) if args.effective => print(&effective::text(config))?,
-        Some(config) => print(&summary(config))?,
+    let visits = match fine {
+        Some(config) if args.connect => Some(visit(config, args.json)?),
+        _ => None,
+    };
+    if args.json {
+        print(&format!("{:#}\n", report(args, config, findings, visits.as_deref())))?;
     }
-    Ok(())
+    let Some(config) = fine else {
+        if !args.json {
+            eprintln!("\ncamring: {errors} {}", if errors == 1 { "error" } else { "errors" });
+        }
+        return Err(Failure::silent(Exit::Config));
+    };
+    if !args.json && args.effective {
+        print(&effective::text(config))?;
+    }
+    let Some(visits) = visits else {
+        return if args.json || args.effective { Ok(()) } else { print(&summary(config)) };
+    };
+    match visits.iter().filter(|visit| !visit.is_fine()).count() {
+        0 => Ok(()),
+        _ if args.json => Err(Failure::silent(Exit::Unavailable)),
+        failed => Err(Failure::message(
+            Exit::Unavailable,
+            format!("{failed} of {} cameras gave no picture; what to do is said beside each", visits.len()),
+        )),
+    }
+}
+
+/// Visits the cameras, and prints a line for each as it comes.
+fn visit(config: &Config, json: bool) -> Result<Vec<Visit>, Failure> {
+    let width = config.cameras.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
+    let mut printed = Ok(());
+    let visits = connect::all(config, |visit| {
+        if !json && printed.is_ok() {
+            printed = print(&visit.line(width));
+        }
+    })?;
+    printed.map(|()| visits)
 }
 
 fn summary(config: &Config) -> String {
@@ -106,8 +142,12 @@ fn summary(config: &Config) -> String {
     format!("ok: {} {noun}{names} in {}\n", cameras.len(), files.join(", "))
 }
 
-/// `ok`, `files`, `cameras`, `errors`, `warnings`, `notes`, and with `--effective` also `effective`.
-fn report(args: &Args, config: Option<&Config>, findings: &[Problem], ok: bool) -> Json {
+/// `ok`, `files`, `cameras`, `errors`, `warnings`, `notes`, with `--effective` also `effective`, with `--connect` also
+/// `connect`, a list of what [`Visit::json`] says; `ok` is about all of it.
+fn report(args: &Args, config: Option<&Config>, findings: &[Problem], visits: Option<&[Visit]>) -> Json {
+    let ok = config.is_some()
+        && findings.iter().all(|problem| problem.severity != Severity::Error)
+        && visits.is_none_or(|visits| visits.iter().all(Visit::is_fine));
     let of = |severity: Severity| -> Vec<Json> {
         findings.iter().filter(|problem| problem.severity == severity).map(effective::problem_json).collect()
     };
@@ -127,6 +167,9 @@ fn report(args: &Args, config: Option<&Config>, findings: &[Problem], ok: bool) 
         && let Some(config) = config
     {
         report["effective"] = effective::json(config);
+    }
+    if let Some(visits) = visits {
+        report["connect"] = visits.iter().map(Visit::json).collect();
     }
     report
 }
