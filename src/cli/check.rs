@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value as Json, json};
 
 use super::Global;
+use crate::assemble;
 use crate::config::report::print_all;
 use crate::config::url::redacted;
 use crate::config::{
@@ -69,6 +70,7 @@ fn load(args: &Args, mount: &Path) -> Result<(Config, Vec<Problem>), ConfigError
     let severity = if args.secrets { Severity::Error } else { Severity::Note };
     for camera in config.cameras.values() {
         findings.extend(missing_files(camera));
+        findings.extend(assemble::examine(camera).err().into_iter().flat_map(|errors| errors.problems));
         if let Err(errors) = camera.resolve_secrets(&store) {
             findings.extend(errors.problems.into_iter().map(|problem| problem.as_severity(severity)));
         }
@@ -79,7 +81,13 @@ fn load(args: &Args, mount: &Path) -> Result<(Config, Vec<Problem>), ConfigError
 /// Warnings about files that a camera will want; password files are secrets and are looked at as such.
 fn missing_files(camera: &Camera) -> Vec<Problem> {
     let missing = |setting: &crate::config::Setting| {
-        let path = setting.path().filter(|path| setting.key.path != "password_file" && !path.is_file())?;
+        let is_there = |path: &Path| if setting.key.path == "device" { path.exists() } else { path.is_file() };
+        let path = setting.path().filter(|path| setting.key.path != "password_file" && !is_there(path))?;
+        if setting.key.path == "device" {
+            let title = format!("{} is not there", path.display());
+            let problem = Problem::error(title, "plug the camera in, or correct the path; v4l2-ctl --list-devices");
+            return Some(problem.at(setting.origin.place(), "device").as_severity(Severity::Warning));
+        }
         let title = format!("{} is no file on this machine", redacted(&path.display().to_string()));
         let problem = Problem::error(title, "put it there, or correct the path");
         Some(problem.at(setting.origin.place(), setting.key.path).as_severity(Severity::Warning))

@@ -125,21 +125,22 @@ pub(super) fn make(factory: &str) -> Result<gst::Element, RetryReason> {
     })
 }
 
-/// An appsink that hands every sample to `tail` and keeps none.
-pub(super) fn make_appsink(mut tail: Tail, paced: bool) -> gst_app::AppSink {
-    let caps: gst::Caps = RAW_CAPS.parse().expect("the caps above are well-formed");
-    let appsink = gst_app::AppSink::builder()
-        .caps(&caps)
-        .sync(paced)
-        .async_(paced)
-        .max_buffers(1)
-        .drop(true)
-        .qos(false)
-        .enable_last_sample(false)
-        .wait_on_eos(false)
-        .build();
+/// An appsink without anything behind it; `paced` by the pipeline's clock, or as pictures come.
+pub(super) fn new_appsink(paced: bool) -> gst_app::AppSink {
+    gst_app::AppSink::builder().sync(paced).async_(paced).qos(false).build()
+}
+
+/// Has an appsink hand every sample to `tail` and keep none.
+pub(super) fn take_over(appsink: &gst_app::AppSink, mut tail: Tail) {
+    if appsink.caps().is_none_or(|caps| caps.is_any()) {
+        let caps: gst::Caps = RAW_CAPS.parse().expect("the caps above are well-formed");
+        appsink.set_caps(Some(&caps));
+    }
+    appsink.set_max_buffers(1);
+    appsink.set_drop(true);
+    appsink.set_enable_last_sample(false);
+    appsink.set_wait_on_eos(false);
     appsink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(move |appsink| tail.take(appsink)).build());
-    appsink
 }
 
 /// Builds the pipeline of a camera up to rtspsrc; the rest follows when the stream begins.
@@ -276,7 +277,8 @@ impl Camera {
         };
         let tail = Tail::new(sink, links.origin(codec), self.progress.clone(), self.reporter.clone());
         let tail = tail.doubting(self.doubt(codec));
-        let appsink = make_appsink(tail, false);
+        let appsink = new_appsink(false);
+        take_over(&appsink, tail);
         *place = SinkPlace::Running(appsink.clone());
         drop(place);
         self.probe(&depay, &queue, &chosen.element, codec, links);
@@ -455,7 +457,7 @@ fn settle(queue: &gst::Element) -> impl Fn(u64) + Send + Sync + 'static {
     }
 }
 
-fn set_queue(queue: &gst::Element) {
+pub(super) fn set_queue(queue: &gst::Element) {
     set_words(queue, "leaky", "downstream");
     set(queue, "max-size-time", FIRST_BACKLOG_NS);
     set(queue, "max-size-buffers", 0u32);
@@ -484,7 +486,7 @@ impl Camera {
         let (events, _) = crossbeam_channel::bounded(1);
         Self {
             config: RtspSourceConfig::new("rtsp://10.0.0.21/x"),
-            endpoint: Endpoint { host: "10.0.0.21".into(), port: 554, tls: false },
+            endpoint: Endpoint { host: "10.0.0.21".into(), port: 554, tls: false, speaks: "RTSP" },
             tls: Tls::Off,
             lessons: Arc::new(Lessons::new()),
             reporter: Arc::new(Reporter::new(events, vec![])),

@@ -1,9 +1,12 @@
-//! Sources made of GStreamer: an RTSP camera, a test picture, a looped file. They start and stop sessions and decide
+//! Sources made of GStreamer: a camera behind RTSP or HTTP or at this machine, a test picture, a looped file, a pipeline
+//! of the operator's own. They start and stop sessions and decide
 //! nothing: what happens after an end is the supervisor's business.
 
 mod arrival;
 mod bus;
+mod chain;
 mod color;
+mod custom;
 mod decoder;
 mod deinterlace;
 mod digits;
@@ -18,6 +21,8 @@ mod sample;
 mod session;
 mod still;
 mod tls;
+mod v4l2;
+mod web;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -35,11 +40,14 @@ use lessons::Lessons;
 use reach::Endpoint;
 use report::Reporter;
 
+pub use custom::{CustomSource, LaunchFault, examine};
 pub use decoder::Device;
 pub use deinterlace::Deinterlace;
 pub use gate::OnCorrupt;
 pub use local::{FileSource, TestSource};
 pub use tls::TlsOptions;
+pub use v4l2::V4l2Source;
+pub use web::WebSource;
 
 /// How packets travel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -164,7 +172,7 @@ impl RtspSourceConfig {
         if host.is_empty() || port == 0 {
             return Err(wrong(expected));
         }
-        Ok(Endpoint { host: host.into(), port, tls })
+        Ok(Endpoint { host: host.into(), port, tls, speaks: "RTSP" })
     }
 
     fn secrets(&self) -> Vec<SecretString> {

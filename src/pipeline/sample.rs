@@ -37,8 +37,10 @@ pub(super) enum Origin {
         /// Whether pictures of unknown range are full range.
         full_range: bool,
     },
-    /// A file or a test picture: it arrives when it is decoded.
+    /// Anything that tells no time of arrival: a picture arrives when it is decoded.
     Local {
+        /// Whether the pictures show nothing that is happening now, such as those of a file.
+        synthetic: bool,
         /// Added to every PTS so that a looped file goes on where it began again.
         pts_offset: i64,
     },
@@ -222,9 +224,9 @@ impl Tail {
                     pts.and_then(|pts| findings.get(pts)).unwrap_or_else(|| unmatched(&self.progress, self.last_lost));
                 (pts.and_then(|pts| arrivals.get(pts)).unwrap_or(now), findings, to_i64(pts))
             }
-            Origin::Local { pts_offset } => {
-                let flags = FrameFlags::SYNTHETIC
-                    .with(FrameFlags::KEYFRAME)
+            Origin::Local { pts_offset, synthetic } => {
+                let flags = FrameFlags::KEYFRAME
+                    .with_if(*synthetic, FrameFlags::SYNTHETIC)
                     .with_if(self.last_pts.is_none(), FrameFlags::DISCONT);
                 let pts = onward(
                     pts_offset,
