@@ -201,9 +201,9 @@ pub static KEYS: &[Key] = &[
         "transport",
         Kind::Words(Transport::WORDS),
         r#""tcp""#,
-        "How packets travel: tcp loses none, udp has no head-of-line delay, auto tries udp and falls back to tcp.",
-    )
-    .supporting(Support::Words(&["tcp", "udp", "auto"])),
+        "How packets travel: tcp loses none, udp has no head-of-line delay, multicast is one stream for many receivers, \
+         http tunnels RTSP through HTTP (give the url that port, often 80), auto tries udp and falls back to tcp.",
+    ),
     Key::new(
         Shared,
         "jitter_buffer",

@@ -291,6 +291,11 @@ fn classify(error: &glib::Error, words: &Words, camera: &Camera) -> Option<End> 
             RetryClass::Permanent,
             format!("what answers at {endpoint} does not speak RTSP; check the port"),
         ),
+        _ if words.has("Could not receive any UDP packets") => end(
+            Reason::NoPackets,
+            RetryClass::Transient,
+            format!("{endpoint} says that it sends, and no packet arrives; {}", camera.config.transport.advice()),
+        ),
         Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead) => None,
         Some(_) => server_closed_with(camera, words),
         None => Some(classify_stream(error, words, camera)),
@@ -437,6 +442,12 @@ mod tests {
             (R::Read, unhandled, Some(503), Some((Reason::ServerBusy, Busy))),
             (R::Read, unhandled, Some(454), Some((Reason::ServerClosed, Transient))),
             (R::Read, "System error", None, Some((Reason::ServerClosed, Transient))),
+            (
+                R::Read,
+                "Could not receive any UDP packets for 5.0000 seconds",
+                None,
+                Some((Reason::NoPackets, Transient)),
+            ),
         ];
         for (error, debug, status, expected) in table {
             assert_eq!(resource(error, debug, status), expected, "{error:?} {debug} {status:?}");

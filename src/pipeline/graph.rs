@@ -28,7 +28,7 @@ use super::reach::Endpoint;
 use super::report::Reporter;
 use super::sample::{Doubt, Origin, Tail};
 use super::tls::{self, Refusal};
-use super::{AccessUnits, RtspSourceConfig, Transport};
+use super::{AccessUnits, RtspSourceConfig};
 use crate::source::{FrameSink, Loan, Progress, RetryClass, RetryReason, SourceEvent};
 
 /// Longest backlog in front of the decoder; older access units are dropped and the gate closes.
@@ -171,7 +171,7 @@ fn set_source(rtspsrc: &gst::Element, camera: &Camera) {
     let config = &camera.config;
     let micros = u64::try_from(config.request_timeout.as_micros()).unwrap_or(u64::MAX);
     let latency = config.jitter_buffer.as_millis().min(u128::from(u32::MAX)) as u32;
-    set(rtspsrc, "location", config.url.as_str());
+    set(rtspsrc, "location", config.transport.location(&config.url));
     if let Some(user) = &config.user {
         set(rtspsrc, "user-id", user.as_str());
     }
@@ -182,14 +182,12 @@ fn set_source(rtspsrc: &gst::Element, camera: &Camera) {
         set(rtspsrc, "user-agent", agent.as_str());
     }
     let tcp_only = camera.lessons.tcp_only.load(Ordering::Relaxed);
-    if let Some(protocols) = config.transport.protocols(tcp_only) {
-        set_words(rtspsrc, "protocols", protocols);
-    }
+    set_words(rtspsrc, "protocols", config.transport.protocols(tcp_only));
     set(rtspsrc, "latency", latency);
     set(rtspsrc, "drop-on-latency", false);
     set_words(rtspsrc, "buffer-mode", "auto");
     set(rtspsrc, "ntp-sync", false);
-    set(rtspsrc, "do-retransmission", config.transport != Transport::Tcp);
+    set(rtspsrc, "do-retransmission", config.transport.is_datagrams());
     set(rtspsrc, "tcp-timeout", micros);
     set(rtspsrc, "timeout", micros);
     set(rtspsrc, "teardown-timeout", TEARDOWN_NS);

@@ -61,20 +61,47 @@ pub enum Transport {
     Multicast,
     /// RTSP inside HTTP, through proxies.
     Http,
-    /// UDP first, TCP when nothing arrives (remembered until the process ends).
+    /// UDP first, TCP when it is refused or nothing arrives (remembered until the process ends); never multicast.
     Auto,
 }
 
 impl Transport {
-    /// The words of rtspsrc's `protocols`; `None` = its own default.
-    fn protocols(self, tcp_only: bool) -> Option<&'static str> {
+    /// The words of rtspsrc's `protocols`.
+    fn protocols(self, tcp_only: bool) -> &'static str {
         match self {
-            Self::Tcp => Some("tcp"),
-            Self::Udp => Some("udp"),
-            Self::Multicast => Some("udp-mcast"),
-            Self::Http => Some("http"),
-            Self::Auto if tcp_only => Some("tcp"),
-            Self::Auto => None,
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Multicast => "udp-mcast",
+            Self::Http => "tcp+http",
+            Self::Auto if tcp_only => "tcp",
+            // Its own default would try a group before TCP, and a host without a route to it would not get as far.
+            Self::Auto => "udp+tcp",
+        }
+    }
+
+    /// The address as rtspsrc wants it, which takes the tunnel from the scheme.
+    fn location(self, url: &str) -> String {
+        match (self, url.split_once("://")) {
+            (Self::Http, Some((scheme @ ("rtsp" | "rtsps"), rest))) => format!("{scheme}h://{rest}"),
+            _ => url.to_owned(),
+        }
+    }
+
+    /// Whether packets come as datagrams, and may be lost on the way.
+    fn is_datagrams(self) -> bool {
+        match self {
+            Self::Tcp | Self::Http => false,
+            Self::Udp | Self::Multicast | Self::Auto => true,
+        }
+    }
+
+    /// What may keep packets away that the camera says it sends.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Multicast => {
+                "is there a route to the group, and does the network pass it on? Or set transport = \"tcp\""
+            }
+            _ => "does a firewall keep them away? Or set transport = \"tcp\"",
         }
     }
 }
@@ -261,6 +288,13 @@ mod tests {
             assert_eq!((error.reason, error.class), (Reason::Config, RetryClass::Permanent));
             assert!(url.len() <= "rtsp://".len() || !error.message.contains(url), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn only_the_tunnel_changes_the_address() {
+        assert_eq!(Transport::Http.location("rtsp://h:80/x"), "rtsph://h:80/x");
+        assert_eq!(Transport::Http.location("rtsps://h/x"), "rtspsh://h/x");
+        assert_eq!(Transport::Auto.location("rtsp://h/x"), "rtsp://h/x");
     }
 
     #[test]
