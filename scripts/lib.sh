@@ -10,6 +10,7 @@ cd "$ROOT"
 VENV=$ROOT/.venv
 CACHE=$ROOT/.cache
 CARGO_DENY_VERSION=0.20.2
+LIBLIVEMEDIA_VERSION=1.0.5
 # The next two are read by the scripts that source this file.
 # shellcheck disable=SC2034
 TARGET=${CARGO_TARGET_DIR:-$ROOT/target}
@@ -52,7 +53,7 @@ need_packages() {
     [ ${#missing[@]} -gt 0 ] || return 0
     say "installing Debian packages: ${missing[*]}"
     as_root apt-get update -q
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}"
 }
 
 # version_at_least FOUND WANTED
@@ -127,4 +128,28 @@ need_cargo_deny() {
         rm -rf "$CACHE/cargo-deny-build"
     fi
     export PATH="$bin/bin:$PATH"
+}
+
+# need_live555: the Python module of PyPI's source package liblivemedia, which holds live555 and its RTSP proxy, in
+# .cache/live555 for Debian's Python. Built by its own CMake file and not by its setup.py, which goes on when CMake
+# fails, and leaves a wheel without the module that pip then keeps.
+need_live555() {
+    local folder=$CACHE/live555 work
+    [ "$(cat "$folder/version" 2>/dev/null)" = "$LIBLIVEMEDIA_VERSION" ] && return
+    need_packages build-essential cmake python3-dev
+    need_venv
+    say "compiling live555 from liblivemedia $LIBLIVEMEDIA_VERSION (once, some minutes)"
+    rm -rf "$folder"
+    work=$folder/build
+    mkdir -p "$work/source"
+    "$VENV/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary liblivemedia --dest "$work" \
+        "liblivemedia==$LIBLIVEMEDIA_VERSION" >&2
+    tar -xzf "$work/liblivemedia-$LIBLIVEMEDIA_VERSION.tar.gz" -C "$work/source" --strip-components=1
+    cmake -S "$work/source" -B "$work/made" -Wno-dev -DCMAKE_BUILD_TYPE=Release -DPYTHON_EXECUTABLE=/usr/bin/python3 \
+        -DCMAKE_LIBRARY_OUTPUT_DIRECTORY="$folder" >&2
+    cmake --build "$work/made" --parallel 2 >&2
+    PYTHONPATH=$folder /usr/bin/python3 -c 'import liblivemedia; liblivemedia.ProxyServer' ||
+        die "liblivemedia was compiled and cannot be used; remove $folder and try again"
+    rm -rf "$work"
+    printf '%s\n' "$LIBLIVEMEDIA_VERSION" >"$folder/version"
 }

@@ -6,13 +6,18 @@ use camring_ring::{
     Capacity, HugePages, LeasePolicy, NameError, ReaderGroup, RingName, SegmentName, ShmDir, WriterOptions,
 };
 
+use secrecy::ExposeSecret;
+
 use crate::backoff::RetryPolicy;
 use crate::camera::Policy;
+use crate::config::url::secret_spans;
 use crate::config::words::{self, Switch, Word};
-use crate::config::{Access, Camera, DecodeDevice, Group, Idle, MaxSize, Source, Tls};
+use crate::config::{
+    Access, Camera, CameraAddress, ConfigErrors, DecodeDevice, Group, Idle, MaxSize, Problem, Source, Tls,
+};
 use crate::pipeline::{
-    AccessUnits, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, TestSource, TlsOptions,
-    Transport,
+    self, AccessUnits, CustomSource, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig,
+    TestSource, TlsOptions, Transport, V4l2Source, WebSource,
 };
 use crate::scale::Limit;
 use crate::source::{Demand, FrameSource};
@@ -20,6 +25,9 @@ use crate::source::{Demand, FrameSource};
 /// Packets of a TCP session are never late, only lost by the camera; those of UDP may be.
 const JITTER_TCP: Duration = Duration::from_millis(100);
 const JITTER_UDP: Duration = Duration::from_millis(200);
+
+/// By so much the supervisor is ahead of a connection's own timeout, which tells less.
+const WEB_SLACK: Duration = Duration::from_secs(2);
 
 /// The ring that a camera writes.
 ///
@@ -68,10 +76,67 @@ pub fn source(camera: &Camera, access: Option<Access>) -> Box<dyn FrameSource> {
         (Source::File(path), _) => {
             Box::new(FileSource { path: path.clone(), deinterlace: deinterlace(camera.deinterlace) })
         }
-        (Source::Rtsp(address), access) => {
-            let access = access.unwrap_or(Access { url: address.url.clone(), user: None, password: None });
-            Box::new(RtspSource::new(rtsp(camera, access)))
+        (Source::Device(path), _) => {
+            Box::new(V4l2Source { path: path.clone(), deinterlace: deinterlace(camera.deinterlace) })
         }
+        (Source::Pipeline(launch), _) => {
+            let launch = launch.expose_secret().to_owned();
+            let secrets = secret_spans(&launch).into_iter().map(|span| launch[span].into()).collect();
+            Box::new(CustomSource { launch, secrets })
+        }
+        (Source::Rtsp(address), access) => {
+            Box::new(RtspSource::new(rtsp(camera, access.unwrap_or_else(|| without_secrets(address)))))
+        }
+        (Source::Http(address), access) => Box::new(web(camera, access.unwrap_or_else(|| without_secrets(address)))),
+    }
+}
+
+fn without_secrets(address: &CameraAddress) -> Access {
+    Access { url: address.url.clone(), user: None, password: None }
+}
+
+/// Looks at what only GStreamer can judge of a camera, before anything of it starts: the text of `pipeline`.
+///
+/// # Errors
+///
+/// The mistake, at its place in the file.
+pub fn examine(camera: &Camera) -> Result<(), ConfigErrors> {
+    let Source::Pipeline(launch) = &camera.source else { return Ok(()) };
+    let launch = launch.expose_secret();
+    let Err(fault) = pipeline::examine(launch) else { return Ok(()) };
+    let secrets = secret_spans(launch).into_iter().map(|span| &launch[span]).filter(|secret| secret.len() >= 3);
+    let what = secrets.fold(fault.what, |what, secret| what.replace(secret, "***"));
+    let place = camera.place_of("pipeline").map(|place| match &fault.word {
+        Some(word) => place.narrowed_to(word),
+        None => place.clone(),
+    });
+    let problem = Problem::error(format!("pipeline cannot be built: {what}"), fault.hint);
+    Err(problem.at(place.as_ref(), "GStreamer refuses this").into())
+}
+
+fn web(camera: &Camera, access: Access) -> WebSource {
+    WebSource {
+        url: access.url.expose(),
+        user: access.user,
+        password: access.password,
+        patience: web_patience(camera),
+        device: device(&camera.decode.device),
+        on_corrupt: on_corrupt(camera),
+        keyframe_wait: camera.keyframe_wait,
+    }
+}
+
+/// How long a read may block: longer than the supervisor waits for anything, which knows what a silence means.
+fn web_patience(camera: &Camera) -> Duration {
+    let policy = policy(camera);
+    let waits = [policy.connect_timeout, policy.sync_timeout, policy.stall_after.unwrap_or_default()];
+    waits.into_iter().max().unwrap_or_default() + WEB_SLACK
+}
+
+fn on_corrupt(camera: &Camera) -> OnCorrupt {
+    match camera.on_corrupt {
+        words::OnCorrupt::Drop => OnCorrupt::Drop,
+        words::OnCorrupt::Flag => OnCorrupt::Flag,
     }
 }
 
@@ -95,10 +160,7 @@ fn rtsp(camera: &Camera, access: Access) -> RtspSourceConfig {
         tls: tls(&camera.tls),
         device: device(&camera.decode.device),
         threads: camera.decode.threads,
-        on_corrupt: match camera.on_corrupt {
-            words::OnCorrupt::Drop => OnCorrupt::Drop,
-            words::OnCorrupt::Flag => OnCorrupt::Flag,
-        },
+        on_corrupt: on_corrupt(camera),
         keyframe_wait: camera.keyframe_wait,
         access_units: match camera.access_units {
             words::AccessUnits::Auto => AccessUnits::Auto,
@@ -149,11 +211,11 @@ fn device(device: &DecodeDevice) -> Device {
     }
 }
 
-/// What is asked of a camera's session while nobody reads. Every picture of a test or a file is a keyframe.
+/// What is asked of a camera's session while nobody reads. Only of RTSP some pictures can be left to others.
 fn demand(camera: &Camera) -> Demand {
     match (camera.idle, &camera.source) {
-        (Idle::Full, _) | (Idle::Keyframes, Source::Test(_) | Source::File(_)) => Demand::All,
         (Idle::Keyframes, Source::Rtsp(_)) => Demand::Keyframes,
+        (Idle::Full | Idle::Keyframes, _) => Demand::All,
         (Idle::Park, _) => Demand::Nothing,
     }
 }

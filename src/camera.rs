@@ -19,6 +19,7 @@ mod phase;
 mod policy;
 mod renewal;
 mod tries;
+mod visit;
 mod watch;
 mod worker;
 
@@ -33,6 +34,7 @@ pub use board::{Board, Counts};
 pub use phase::{Cause, Past, Phase, state_word};
 pub use policy::Policy;
 pub use renewal::{Reload, Renewal};
+pub use visit::{Found, visit};
 
 use crate::backoff;
 use crate::clock::{Clock, Mono};

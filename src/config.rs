@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use camera::{
-    Access, Camera, Decode, DecodeDevice, Group, MaxSize, Origin, Password, Reconnect, RingSettings, RtspAddress,
+    Access, Camera, CameraAddress, Decode, DecodeDevice, Group, MaxSize, Origin, Password, Reconnect, RingSettings,
     Setting, Source, TestPicture, Tls,
 };
 pub use name::CameraName;

@@ -145,6 +145,7 @@ impl Reloader {
         let files = Config::find(self.file.as_deref(), config::CONFIG_FOLDER.as_ref())?;
         let config = Config::load(&files, &LoadOptions { mount: MountRoom::of(self.shm.root()) })?;
         let camera = config.camera(self.camera.name.as_str())?.clone();
+        assemble::examine(&camera)?;
         let access = camera.resolve_secrets(&SecretStore::of_process())?;
         if camera.segment != self.camera.segment {
             let title = format!(

@@ -170,6 +170,27 @@ fn the_minimal_file_has_the_two_streams_of_one_device() {
     assert_eq!(host(&urls[0]), host(&urls[1]));
 }
 
+#[test]
+fn the_scheme_and_the_key_say_what_kind_of_source_it_is() {
+    let source = |text: &str| one(&format!("[camera.a]\n{text}\n")).source;
+    assert!(matches!(source("url = \"rtsps://h/x\""), Source::Rtsp(_)));
+    assert!(matches!(source("url = \"http://u:p@h/x\""), Source::Http(address) if address.user.is_some()));
+    assert!(matches!(source("device = \"/dev/video0\""), Source::Device(path) if path == Path::new("/dev/video0")));
+    let long = "pipeline = \"\"\"\n  videotestsrc\n  ! appsink name=out\n\"\"\"";
+    assert!(matches!(source(long), Source::Pipeline(_)));
+}
+
+#[test]
+fn a_secret_inside_a_pipeline_is_never_shown() {
+    for pipeline in
+        ["rtspsrc user-pw=hunter2 ! appsink name=out", "rtspsrc location=rtsp://u:hunter2@h/x ! appsink name=out"]
+    {
+        let said = check(&format!("[camera.a]\npipeline = \"{pipeline}\"\n"), &["--effective"]);
+        assert!(said.stdout.contains("pipeline = ") && said.stderr.contains("makes the file a secret"), "{said:#?}");
+        said.never_says("hunter2");
+    }
+}
+
 fn url_of(camera: &Camera) -> String {
     match &camera.source {
         Source::Rtsp(address) => address.url.expose(),
@@ -412,8 +433,9 @@ fn impossible_combinations_are_refused() {
         ("", &["this camera has no source"][..]),
         ("test = {}\nfile = \"a.mp4\"", &["this camera has more than one source"]),
         (&format!("{url}\ntest = {{}}"), &["this camera has more than one source"]),
-        ("device = \"/dev/video0\"", &["device is not supported yet"]),
-        ("pipeline = \"x\"", &["pipeline is not supported yet"]),
+        (&format!("{url}\ndevice = \"/dev/video0\""), &["this camera has more than one source"]),
+        ("device = \"/dev/video0\"\nuser = \"u\"", &["user without url"]),
+        ("pipeline = \"x\"\npassword = \"${x}\"", &["password without url"]),
         (&format!("{url}\ntls.verify = false"), &["tls.verify = false without tls.allow_insecure = true"]),
         (&format!("{url}\npassword = \"${{x}}\""), &["a password without a user"]),
         ("url = \"rtsp://u:p@h/x\"\nuser = \"v\"", &["user is given twice"]),
@@ -488,7 +510,7 @@ fn only_the_default_of_a_later_feature_is_accepted() {
     let fine = "deinterlace = \"yadif\"\nidle = \"full\"\nmax_fps = 0\nfrozen_after = \"0s\"\n\
                 format = \"bgr\"\ntransport = \"auto\"\naccess_units = \"parse\"\n";
     one(&format!("[camera.a]\ntest = {{}}\n{fine}[serve]\nlisten = \"127.0.0.1:9178\"\npreview = true\n"));
-    for later in ["max_fps = 5", "format = \"rgb\"", "transport = \"multicast\"", "transport = \"http\""] {
+    for later in ["max_fps = 5", "format = \"rgb\""] {
         let errors = parse(&format!("[camera.a]\ntest = {{}}\n{later}\n")).unwrap_err();
         assert!(errors.starts_with(&format!("error: {later} is not supported yet\n")), "{errors}");
     }

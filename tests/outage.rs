@@ -220,7 +220,21 @@ fn a_frozen_camera_is_noticed_and_its_reader_continues_by_itself() {
 
 #[test]
 fn of_a_camera_that_marks_every_slice_no_half_picture_is_shown() {
-    let (shm, sim) = (Shm::new(), Sim::spawn(&[&SMALL[..], &["--slices", "4", "--mark-slices"]].concat()));
+    no_half_picture_is_shown(&[]);
+}
+
+#[test]
+fn of_marked_slices_that_come_one_by_one_no_half_picture_is_shown() {
+    // So narrow that the decoder is done with a slice before the next one is there.
+    let script = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let fault = "[[fault]]\nat = \"0s\"\ndo = \"bandwidth\"\nkbit = 2000\n";
+    std::fs::write(script.path(), format!("from = \"start\"\n{fault}")).unwrap();
+    no_half_picture_is_shown(&["--script", script.path().to_str().unwrap()]);
+}
+
+fn no_half_picture_is_shown(more: &[&str]) {
+    let options = [&SMALL[..], &["--slices", "4", "--mark-slices", "--bitrate", "1M"], more].concat();
+    let (shm, sim) = (Shm::new(), Sim::spawn(&options));
     let daemon = Daemon::spawn(&shm, "cam", &sim.url);
     // The reader judges every picture: both of its stamps must be there, and be the same.
     let reader = Reader::attach(&shm, "cam", Way::Next);

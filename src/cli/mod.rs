@@ -46,7 +46,6 @@ pub struct Global {
 #[allow(missing_docs)]
 pub enum Command {
     Bridge(bridge::Args),
-    /// Validate the configuration and say everything that is wrong with it.
     Check(check::Args),
     /// Show the whole path on the embedded camera: RTSP, capture, ring, readers; exit 0 when all is right.
     #[cfg(feature = "sim")]

@@ -65,6 +65,7 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     limits::raise_open_files()?;
     let shm = ShmDir::new(&global.shm_dir);
     let job = job(args, &shm)?;
+    assemble::examine(&job.camera).map_err(|errors| errors.report())?;
     let access = job.camera.resolve_secrets(&SecretStore::of_process()).map_err(|errors| errors.report())?;
     let format = match job.format {
         LogFormat::Auto => log::LogFormat::Auto,

@@ -1,7 +1,7 @@
 //! `camring sim`: serves a simulated camera until it is told to stop.
 
 use std::io::{BufRead, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -93,6 +93,9 @@ pub struct Args {
     /// Write what the script does as JSON lines to this file, or to standard output (-).
     #[arg(long, requires = "script", value_name = "FILE|-")]
     events: Option<PathBuf>,
+    /// Offer multicast as well, at this group; each camera takes two ports, the first an even one.
+    #[arg(long, conflicts_with = "script", value_name = "ADDRESS:PORT")]
+    multicast: Option<SocketAddrV4>,
     /// Ask for this user and a password.
     #[arg(long)]
     user: Option<String>,
@@ -179,7 +182,8 @@ fn config(args: Args) -> Result<SimConfig, Failure> {
         freeze: args.freeze_after.map(|after| Freeze { after, lasting: args.freeze_for }),
     };
     let certificate = args.tls_certificate.as_deref().map(certificate).transpose()?;
-    Ok(SimConfig { listen: args.listen, streams: args.mount.into_iter().map(stream).collect(), login, certificate })
+    let streams = args.mount.into_iter().map(stream).collect();
+    Ok(SimConfig { listen: args.listen, streams, login, certificate, multicast: args.multicast })
 }
 
 fn certificate(path: &Path) -> Result<gio::TlsCertificate, Failure> {

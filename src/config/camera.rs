@@ -78,16 +78,22 @@ pub struct Camera {
 #[derive(Clone, Debug)]
 pub enum Source {
     /// An RTSP camera.
-    Rtsp(RtspAddress),
+    Rtsp(CameraAddress),
+    /// A camera that sends MJPEG over HTTP.
+    Http(CameraAddress),
     /// A picture drawn by the program.
     Test(TestPicture),
     /// A video file, played in a loop.
     File(PathBuf),
+    /// A camera at this machine, through Video4Linux.
+    Device(PathBuf),
+    /// A GStreamer pipeline of the operator's own; may hold secrets.
+    Pipeline(SecretString),
 }
 
-/// An RTSP camera, secrets not yet looked up.
+/// A camera on the network, secrets not yet looked up.
 #[derive(Clone, Debug)]
-pub struct RtspAddress {
+pub struct CameraAddress {
     /// The address without user and password.
     pub url: CameraUrl,
     /// The user.
@@ -268,7 +274,7 @@ pub(super) fn from_folder(place: Option<&Place>, path: &str) -> PathBuf {
     folder.join(path)
 }
 
-/// How to reach an RTSP camera, with every secret in it.
+/// How to reach a camera on the network, with every secret in it.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// The address; [`CameraUrl::expose`] gives the text to connect to.
@@ -332,7 +338,7 @@ impl Camera {
     ///
     /// Every secret that is missing or may not be used, each at its line.
     pub fn resolve_secrets(&self, store: &SecretStore) -> Result<Option<Access>, ConfigErrors> {
-        let Source::Rtsp(address) = &self.source else { return Ok(None) };
+        let (Source::Rtsp(address) | Source::Http(address)) = &self.source else { return Ok(None) };
         let mut problems = Vec::new();
         let mut note = |path: &str, fault: SecretFault| {
             let problem = Problem::error(fault.what, fault.hint);

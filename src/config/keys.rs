@@ -201,9 +201,9 @@ pub static KEYS: &[Key] = &[
         "transport",
         Kind::Words(Transport::WORDS),
         r#""tcp""#,
-        "How packets travel: tcp loses none, udp has no head-of-line delay, auto tries udp and falls back to tcp.",
-    )
-    .supporting(Support::Words(&["tcp", "udp", "auto"])),
+        "How packets travel: tcp loses none, udp has no head-of-line delay, multicast is one stream for many receivers, \
+         http tunnels RTSP through HTTP (give the url that port, often 80), auto tries udp and falls back to tcp.",
+    ),
     Key::new(
         Shared,
         "jitter_buffer",
@@ -286,8 +286,9 @@ pub static KEYS: &[Key] = &[
         "When no library reader has been attached for 10 s: full goes on, keyframes decodes keyframes only, park stays \
          connected and decodes nothing. The state is parked meanwhile, and the newest frame stays readable with its \
          age. The first reader gets a fresh frame at the camera's next keyframe. Set it where cameras are many and \
-         watched now and then. Readers that take no presence lock are not counted. With test and file, keyframes is \
-         the same as full.",
+         watched now and then. Readers that take no presence lock are not counted. Where every picture is a keyframe \
+         (MJPEG over HTTP) or the pictures are decoded by others (device, pipeline, test, file), keyframes is the same as \
+         full.",
     ),
     Key::new(
         Shared,
@@ -437,7 +438,14 @@ pub static KEYS: &[Key] = &[
         "false",
         "Whether the ring is locked into memory; needs LimitMEMLOCK. Turn it on where the host swaps.",
     ),
-    Key::unset(Camera, "url", Kind::Url, r#""rtsp://10.0.0.21:554/stream1""#, "Where the camera is."),
+    Key::unset(
+        Camera,
+        "url",
+        Kind::Url,
+        r#""rtsp://10.0.0.21:554/stream1""#,
+        "Where the camera is; http:// is MJPEG (multipart/x-mixed-replace), for which transport, access_units and tls \
+         have no meaning.",
+    ),
     Key::unset(Camera, "user", Kind::User, r#""viewer""#, "User name, apart from the URL: no percent-encoding here."),
     Key::unset(
         Camera,
@@ -465,15 +473,23 @@ pub static KEYS: &[Key] = &[
     Key::new(Camera, "test.size", Kind::Size, r#""1920x1080""#, "Size of the test picture."),
     Key::new(Camera, "test.fps", Kind::Integer { min: 1, max: 240 }, "30", "Frames a second of the test source."),
     Key::unset(Camera, "file", Kind::Path, r#""/srv/loop.mp4""#, "A video file, played in a loop at its own speed."),
-    Key::unset(Camera, "device", Kind::Path, r#""/dev/video0""#, "A camera at this machine.").supporting(Support::None),
+    Key::unset(
+        Camera,
+        "device",
+        Kind::Path,
+        r#""/dev/video0""#,
+        "A camera at this machine (Video4Linux), in the largest size it offers. While it is not plugged in, it is looked \
+         for at the pace of reconnect.max.",
+    ),
     Key::unset(
         Camera,
         "pipeline",
         Kind::Pipeline,
-        r#""videotestsrc ! appsink name=out""#,
-        "A GStreamer pipeline of your own.",
-    )
-    .supporting(Support::None),
+        r#""videotestsrc is-live=true ! appsink name=out sync=false""#,
+        "For experts: a GStreamer pipeline of your own, as for gst-launch-1.0, with an appsink called out that gets \
+         pictures (video/x-raw). Without sync=false they wait for their time. Nothing else of a camera applies to it: \
+         no gate, no lag, no time of arrival but that of the decoded picture. A password in it makes this file a secret.",
+    ),
     Key::new(Output, "size", Kind::Either(&["source"], &Kind::Size), r#""source""#, "Size of the output."),
     Key::new(Output, "fit", Kind::Words(FITS), r#""letterbox""#, "How the picture is made to fit the size."),
     Key::new(Output, "format", Kind::Words(FORMATS), r#""bgr""#, "Layout of the pixels."),

@@ -62,6 +62,15 @@ impl Place {
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }
 
+    /// The first stretch of this one that says `word`; all of it when none does.
+    #[must_use]
+    pub fn narrowed_to(&self, word: &str) -> Self {
+        let found = self.file.text.get(self.span.clone()).and_then(|text| text.find(word));
+        let span =
+            found.map_or_else(|| self.span.clone(), |at| self.span.start + at..self.span.start + at + word.len());
+        Self { file: Arc::clone(&self.file), span }
+    }
+
     /// The part of this stretch that is on its first line.
     fn first_line(&self) -> Range<usize> {
         let text = &self.file.text;

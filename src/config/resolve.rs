@@ -5,7 +5,7 @@ use std::time::Duration;
 use camring_ring::frame::PixelFormat;
 
 use super::camera::{
-    Camera, Decode, DecodeDevice, Group, MaxSize, Origin, Password, Reconnect, RingSettings, RtspAddress, Setting,
+    Camera, CameraAddress, Decode, DecodeDevice, Group, MaxSize, Origin, Password, Reconnect, RingSettings, Setting,
     Source, TestPicture, Tls, from_folder,
 };
 use super::document::Layer;
@@ -13,6 +13,7 @@ use super::duration::DurationRange;
 use super::keys::{self, Scope, Table};
 use super::name::CameraName;
 use super::report::Place;
+use super::url::Scheme;
 use super::value::Value;
 use super::words::{AutoOr, Switch, Word};
 
@@ -135,6 +136,12 @@ impl<'a> Merged<'a> {
         if let Some(file) = self.path("file") {
             return Some(Source::File(file));
         }
+        if let Some(device) = self.path("device") {
+            return Some(Source::Device(device));
+        }
+        if let Some(Value::Pipeline(launch)) = self.value("pipeline") {
+            return Some(Source::Pipeline(launch.exposed().into()));
+        }
         let Some(Value::Url(parts)) = self.value("url") else { return None };
         let user = match self.value("user") {
             Some(Value::User(user)) => Some(user.clone()),
@@ -145,7 +152,11 @@ impl<'a> Merged<'a> {
             (_, Some(path)) => Some(Password::File(path)),
             _ => parts.password.clone().map(Password::Text),
         };
-        Some(Source::Rtsp(RtspAddress { url: parts.url.clone(), user, password }))
+        let address = CameraAddress { url: parts.url.clone(), user, password };
+        Some(match parts.url.scheme() {
+            Scheme::Rtsp | Scheme::Rtsps => Source::Rtsp(address),
+            Scheme::Http => Source::Http(address),
+        })
     }
 
     /// Every setting that has a value, in the order of the table of keys.

@@ -9,13 +9,24 @@ use secrecy::SecretString;
 
 use super::secret::{SecretFault, SecretStore, Template};
 
-/// An `rtsp://` or `rtsps://` address without user and password.
+/// How an address is spoken to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Scheme {
+    /// RTSP.
+    Rtsp,
+    /// RTSP inside TLS.
+    Rtsps,
+    /// HTTP.
+    Http,
+}
+
+/// An `rtsp://`, `rtsps://` or `http://` address without user and password.
 ///
 /// `Debug` and `Display` replace the values of what looks like a password or token in path and query by `***`;
 /// [`CameraUrl::expose`] gives the whole text.
 #[derive(Clone, PartialEq)]
 pub struct CameraUrl {
-    tls: bool,
+    scheme: Scheme,
     text: Template,
 }
 
@@ -52,10 +63,10 @@ impl UrlParts {
         if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
             return fault("it contains white space", "write %20 for a blank");
         }
-        let (scheme, after) = text
-            .split_once("://")
-            .ok_or_else(|| fault_of("it has no scheme", "write rtsp://HOST:PORT/PATH or rtsps://HOST/PATH"))?;
-        let tls = check_scheme(scheme)?;
+        let (scheme, after) = text.split_once("://").ok_or_else(|| {
+            fault_of("it has no scheme", "write rtsp://HOST:PORT/PATH, rtsps://HOST/PATH or http://HOST/PATH")
+        })?;
+        let protocol = check_scheme(scheme)?;
         let (authority, rest) = after.split_at(after.find(['/', '?', '#']).unwrap_or(after.len()));
         let (userinfo, host_port) = match authority.rsplit_once('@') {
             Some((userinfo, host_port)) => (Some(userinfo), host_port),
@@ -64,15 +75,15 @@ impl UrlParts {
         check_host_port(host_port, rest.contains('@'))?;
         let text = template(&format!("{}://{host_port}{rest}", scheme.to_ascii_lowercase()))?;
         let (user, password) = split_userinfo(userinfo)?;
-        Ok(Self { url: CameraUrl { tls, text }, user, password })
+        Ok(Self { url: CameraUrl { scheme: protocol, text }, user, password })
     }
 }
 
 impl CameraUrl {
-    /// Whether the connection is encrypted.
+    /// How it is spoken to.
     #[must_use]
-    pub fn is_tls(&self) -> bool {
-        self.tls
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
     }
 
     /// The names of the secrets in path and query.
@@ -99,7 +110,7 @@ impl CameraUrl {
     /// The first name that `store` cannot give.
     pub fn fill(&self, store: &SecretStore) -> Result<Self, SecretFault> {
         let encode = |secret: &str| utf8_percent_encode(secret, NON_ALPHANUMERIC).to_string();
-        Ok(Self { tls: self.tls, text: Template::literal(self.text.fill(store, encode)?) })
+        Ok(Self { scheme: self.scheme, text: Template::literal(self.text.fill(store, encode)?) })
     }
 }
 
@@ -127,17 +138,19 @@ fn template(text: &str) -> Result<Template, UrlFault> {
     Template::parse(text).map_err(|what| fault_of(what, "write `${NAME}`, or `$${` for a literal `${`"))
 }
 
-fn check_scheme(scheme: &str) -> Result<bool, UrlFault> {
+fn check_scheme(scheme: &str) -> Result<Scheme, UrlFault> {
     match scheme.to_ascii_lowercase().as_str() {
-        "rtsp" => Ok(false),
-        "rtsps" => Ok(true),
+        "rtsp" => Ok(Scheme::Rtsp),
+        "rtsps" => Ok(Scheme::Rtsps),
+        "http" => Ok(Scheme::Http),
         "rtspt" | "rtspu" | "rtsph" | "rtspst" | "rtspsu" | "rtspsh" => {
             fault("the scheme chooses a transport", "write rtsp:// or rtsps:// and set `transport`")
         }
-        "http" | "https" | "rtmp" | "rtmps" | "srt" | "udp" | "rtp" => {
-            fault("this scheme is not supported yet", "supported now: rtsp://, rtsps://")
-        }
-        _ => fault("the scheme is not one of a camera", "write rtsp:// or rtsps://"),
+        "https" | "rtmp" | "rtmps" | "srt" | "udp" | "rtp" => fault(
+            "this scheme is not supported",
+            "supported: rtsp://, rtsps://, http:// (MJPEG); others through the key pipeline",
+        ),
+        _ => fault("the scheme is not one of a camera", "write rtsp://, rtsps:// or http://"),
     }
 }
 
@@ -345,7 +358,8 @@ mod tests {
             assert_eq!(parts.url.to_string(), text);
             assert_eq!((parts.user, parts.password), (None, None));
         }
-        assert!(parse("rtsps://cam").url.is_tls());
+        assert_eq!(parse("rtsps://cam").url.scheme(), Scheme::Rtsps);
+        assert_eq!(parse("HTTP://cam/mjpeg").url.scheme(), Scheme::Http);
     }
 
     #[test]
@@ -365,7 +379,7 @@ mod tests {
             ("rtsp://höst/x", "the host is not a name"),
             ("ftp://host/x", "the scheme is not one of a camera"),
             ("rtspt://host/x", "the scheme chooses a transport"),
-            ("http://host/x", "this scheme is not supported yet"),
+            ("https://host/x", "this scheme is not supported"),
             ("rtsp://u:${p@host/x", "`${` without `}`"),
         ] {
             assert_eq!(UrlParts::parse(text).unwrap_err().what, what, "{text}");

@@ -9,6 +9,7 @@ use super::name::CameraName;
 use super::report::{Place, Problem, Severity};
 use super::resolve::Merged;
 use super::size::{FrameSize, MountRoom, mebibytes, ring_bytes};
+use super::url::redacted;
 use super::value::Value;
 
 const SOURCES: [&str; 5] = ["url", "test", "file", "device", "pipeline"];
@@ -41,9 +42,9 @@ fn sources(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
         || merged.camera.meant.iter().any(|path| SOURCES.iter().any(|name| path.split('.').next() == Some(name)));
     match found.as_slice() {
         [] if !is_meant() => {
-            let hint = "write url = \"rtsp://HOST/PATH\", file = \"PATH\" or test = {}";
+            let hint = "write url = \"rtsp://HOST/PATH\", device = \"/dev/video0\", file = \"PATH\" or test = {}";
             let problem = Problem::error("this camera has no source", hint);
-            problems.push(problem.at(merged.camera.place.as_ref(), "none of url, file and test"));
+            problems.push(problem.at(merged.camera.place.as_ref(), "none of url, device, pipeline, file and test"));
         }
         [_, _, ..] => {
             let problem = Problem::error("this camera has more than one source", "keep one of them");
@@ -57,7 +58,7 @@ fn sources(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
 /// User and password: once each, and only where there is somebody to tell them to.
 fn access(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
     let said = |path: &str| merged.camera.entries.contains_key(path);
-    let is_other = merged.camera.tables.contains_key("test") || said("file");
+    let is_other = merged.camera.tables.contains_key("test") || ["file", "device", "pipeline"].into_iter().any(said);
     for path in ["user", "password", "password_file"] {
         if is_other && !said("url") && said(path) {
             let problem = Problem::error(format!("{path} without url"), "remove it: only a url is asked for a user");
@@ -94,6 +95,9 @@ fn secrets_in_file(merged: &Merged<'_>, problems: &mut Vec<Problem>) {
     match merged.value("password") {
         Some(Value::Password(password)) if password.has_literal() => warn("password", "written out"),
         _ => {}
+    }
+    if matches!(merged.value("pipeline"), Some(Value::Pipeline(text)) if redacted(&text.exposed()) != text.exposed()) {
+        warn("pipeline", "inside this pipeline");
     }
     if let Some(Value::Url(parts)) = merged.value("url")
         && (parts.url.has_secret() || parts.password.as_ref().is_some_and(super::secret::Template::has_literal))
@@ -170,12 +174,7 @@ fn ring_fits(merged: &Merged<'_>, mount: &MountRoom, problems: &mut Vec<Problem>
         }
         None => {
             let title = format!("a ring of {slots} slots of {LIKELY}, if the camera sends that, {needs}");
-            (
-                title,
-                Severity::Warning,
-                merged.place("url").or_else(|| merged.place("file")),
-                "its size is not known yet",
-            )
+            (title, Severity::Warning, SOURCES.iter().find_map(|name| merged.place(name)), "its size is not known yet")
         }
     };
     let hint = format!("fewer slots, a smaller frame, or a larger mount: mount -o remount,size=SIZE {path}");

@@ -99,6 +99,8 @@ pub enum Value {
     User(Template),
     /// A text never shown.
     Password(Template),
+    /// The text of a pipeline, without references; shown without what looks like a secret in it.
+    Pipeline(Template),
 }
 
 /// Why a value cannot be taken; every text is free of secrets.
@@ -193,6 +195,10 @@ impl Kind {
             Self::Password => parse_template(text).map(Value::Password).map_err(|what| hidden(&what)),
             Self::Normalize if text == "0..1" => Ok(Value::Text(text.to_owned())),
             Self::Normalize => Err(refuse("not a range of floats that is known")),
+            Self::Pipeline => self
+                .check_text(text)
+                .map(|()| Value::Pipeline(Template::literal(SecretString::from(text))))
+                .map_err(|what| refuse(&what)),
             _ => self.check_text(text).map(|()| Value::Text(text.to_owned())).map_err(|what| refuse(&what)),
         }
     }
@@ -201,6 +207,8 @@ impl Kind {
         let plain = |extra: &str| text.chars().find(|c| !c.is_ascii_alphanumeric() && !extra.contains(*c));
         match self {
             _ if text.is_empty() => Err("it is empty".to_owned()),
+            // A long one has several lines.
+            Self::Pipeline if !text.chars().any(|c| c.is_control() && c != '\n') => Ok(()),
             _ if text.chars().any(char::is_control) => Err("it contains control characters".to_owned()),
             Self::Path if text.contains("://") => Err("it is an address".to_owned()),
             Self::Segment => name::check_segment(text),
@@ -290,7 +298,7 @@ impl Kind {
             Self::Path => "a path; a relative one counts from the folder of this file".to_owned(),
             Self::Fingerprint => "64 hexadecimal digits; colons are allowed".to_owned(),
             Self::Address => "an IP address and port, such as \"127.0.0.1:9178\"".to_owned(),
-            Self::Url => "rtsp://HOST:PORT/PATH or rtsps://HOST/PATH".to_owned(),
+            Self::Url => "rtsp://HOST:PORT/PATH, rtsps://HOST/PATH or http://HOST/PATH".to_owned(),
             Self::User => "a user name or ${NAME}".to_owned(),
             Self::Password => "${NAME} or a password; $${ stands for a literal ${".to_owned(),
             Self::Pipeline => "a GStreamer pipeline that ends in `appsink name=out`".to_owned(),
@@ -404,6 +412,7 @@ impl Value {
             Self::Url(parts) => parts.url.to_string(),
             Self::User(template) => template.exposed(),
             Self::Password(template) => template.to_string(),
+            Self::Pipeline(template) => redacted(&template.exposed()),
         }
     }
 
@@ -447,6 +456,7 @@ mod tests {
             (Kind::User, "'viewer'"),
             (Kind::Password, "'${pw}'"),
             (Kind::Region, "'0,0,10,10'"),
+            (Kind::Pipeline, "'videotestsrc ! appsink name=out'"),
             (Kind::Normalize, "'0..1'"),
         ] {
             let value = parse(kind, toml).unwrap_or_else(|refusal| panic!("{toml}: {refusal:?}"));

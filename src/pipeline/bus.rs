@@ -13,7 +13,7 @@ use gst::prelude::*;
 use super::arrival::mono_ns;
 use super::dial::{self, Dial};
 use super::graph::{Camera, Tls};
-use super::reach;
+use super::reach::{self, Endpoint};
 use super::report::Reporter;
 use crate::source::{Progress, RetryClass};
 
@@ -45,6 +45,36 @@ pub(super) enum Subject {
     Test,
     /// A file, which begins again at its end.
     File(glib::WeakRef<gst::Pipeline>),
+    /// Any other source, which says itself what its messages mean.
+    Other(Arc<dyn Verdicts>),
+}
+
+impl Subject {
+    /// Where the camera is, for a source that is reached over the network.
+    fn endpoint(&self) -> Option<&Endpoint> {
+        match self {
+            Self::Camera(camera) => Some(&camera.endpoint),
+            Self::Other(source) => source.endpoint(),
+            Self::Test | Self::File(_) => None,
+        }
+    }
+}
+
+/// What the messages of one kind of source mean.
+pub(super) trait Verdicts: Send + Sync {
+    /// An error of any element but the decoder.
+    fn on_error(&self, error: &glib::Error, words: &Words) -> End;
+
+    /// The stream has come to its end.
+    fn on_eos(&self) -> End;
+
+    /// Where the camera is, for a source that is reached over the network.
+    fn endpoint(&self) -> Option<&Endpoint> {
+        None
+    }
+
+    /// Hears of each error of the decoder.
+    fn decoder_failed(&self) {}
 }
 
 /// The watcher of one session's bus.
@@ -71,10 +101,7 @@ impl Watcher {
 
     fn run(mut self) {
         let (mut timed_out, mut packet_due) = (false, never());
-        let patience_ends = match &self.subject {
-            Subject::Camera(_) => after(dial::PATIENCE),
-            Subject::Test | Subject::File(_) => never(),
-        };
+        let patience_ends = self.subject.endpoint().map_or_else(never, |_| after(dial::PATIENCE));
         loop {
             let message = select! {
                 recv(self.messages) -> message => message,
@@ -130,29 +157,30 @@ impl Watcher {
         }
     }
 
-    /// Ends a session whose connect hangs, in the look-up of the name or behind it: rtspsrc waits without a word, for
-    /// name servers longer than the supervisor does, and for the camera until after the next try would have found it.
+    /// Ends a session whose connect hangs, in the look-up of the name or, with RTSP, behind it: sources wait without a
+    /// word, for name servers longer than the supervisor does, and rtspsrc for the camera until after the next try would
+    /// have found it.
     fn check_connect(&self) {
-        let Subject::Camera(camera) = &self.subject else { return };
+        let Some(endpoint) = self.subject.endpoint() else { return };
         let over = || {
             self.dial.is_connected() || self.progress.packets.load(Ordering::Relaxed) > 0 || self.reporter.is_closed()
         };
         if over() {
             return;
         }
-        let found = reach::resolve(&camera.endpoint);
+        let found = reach::resolve(endpoint);
         // The look-up may have taken a while, in which the connection was made after all.
         if over() {
             return;
         }
-        match found {
-            Err(sentence) => self.reporter.ended(Reason::Dns, RetryClass::Transient, &sentence),
+        match (found, &self.subject) {
+            (Err(sentence), _) => self.reporter.ended(Reason::Dns, RetryClass::Transient, &sentence),
             // A handshake may take longer; it ends with `request_timeout`.
-            Ok(_) if self.dial.is_connecting() && matches!(camera.tls, Tls::Off) => {
+            (Ok(_), Subject::Camera(camera)) if self.dial.is_connecting() && matches!(camera.tls, Tls::Off) => {
                 let End(reason, class, sentence) = unanswered(camera);
                 self.reporter.ended(reason, class, &sentence);
             }
-            Ok(_) => {}
+            (Ok(_), _) => {}
         }
     }
 
@@ -170,6 +198,12 @@ impl Watcher {
                 Some(End(Reason::DecoderError, RetryClass::Transient, format!("the decoder failed: {}", words.text)))
             }
             Subject::Camera(camera) => Some(classify(error, &words, camera).unwrap_or_else(|| connect_failure(camera))),
+            Subject::Other(source) if is_decoder(message) => {
+                self.progress.decode_errors.fetch_add(1, Ordering::Relaxed);
+                source.decoder_failed();
+                Some(End(Reason::DecoderError, RetryClass::Transient, format!("the decoder failed: {}", words.text)))
+            }
+            Subject::Other(source) => Some(source.on_error(error, &words)),
             Subject::Test => Some(End(Reason::Internal, RetryClass::Transient, words.text)),
             Subject::File(_) => Some(classify_file(error, words.text)),
         }
@@ -178,6 +212,12 @@ impl Watcher {
     fn on_warning(&self, message: &gst::Message, error: &glib::Error, debug: Option<glib::GString>) -> Option<End> {
         let words = Words::new(error, debug.as_deref(), None);
         let Subject::Camera(camera) = &self.subject else {
+            if let Subject::Other(source) = &self.subject
+                && is_decoder(message)
+            {
+                self.progress.decode_errors.fetch_add(1, Ordering::Relaxed);
+                source.decoder_failed();
+            }
             self.reporter.notice("warning", &words.text);
             return None;
         };
@@ -224,23 +264,26 @@ impl Watcher {
             }
             Subject::Camera(camera) => Some(server_closed(camera)),
             Subject::Test => Some(End(Reason::EndOfFile, RetryClass::Transient, "the test picture ended".into())),
+            Subject::Other(source) => Some(source.on_eos()),
             Subject::File(pipeline) => rewind(pipeline, &self.progress),
         }
     }
 }
 
 /// The words of an error in one place.
-struct Words {
-    text: String,
-    status: Option<u32>,
+pub(super) struct Words {
+    pub text: String,
+    /// The status of an answer in RTSP or HTTP.
+    pub status: Option<u32>,
 }
 
 impl Words {
-    fn new(error: &glib::Error, debug: Option<&str>, details: Option<&gst::StructureRef>) -> Self {
+    pub(super) fn new(error: &glib::Error, debug: Option<&str>, details: Option<&gst::StructureRef>) -> Self {
         let detail = debug.map(last_line).filter(|line| !line.is_empty());
         let text =
             detail.map_or_else(|| error.message().to_owned(), |detail| format!("{} ({detail})", error.message()));
-        Self { text, status: details.and_then(|details| details.get::<u32>("rtsp-status-code").ok()) }
+        let status = |name: &str| details.and_then(|details| details.get::<u32>(name).ok());
+        Self { text, status: status("rtsp-status-code").or_else(|| status("http-status-code")) }
     }
 
     fn has(&self, needle: &str) -> bool {
@@ -272,13 +315,13 @@ fn unanswered(camera: &Camera) -> End {
 /// What an error of a camera's pipeline means; `None` = the connect failed and the cause is to be looked for.
 fn classify(error: &glib::Error, words: &Words, camera: &Camera) -> Option<End> {
     let endpoint = &camera.endpoint;
-    if let Some(end) = words.status.and_then(|status| classify_status(status, camera)) {
+    if let Some(end) = words.status.and_then(|status| classify_status(status, endpoint, camera.config.user.is_some())) {
         return Some(end);
     }
     let end = |reason, class, sentence| Some(End(reason, class, sentence));
     match error.kind::<gst::ResourceError>() {
-        Some(gst::ResourceError::NotAuthorized) => classify_status(401, camera),
-        Some(gst::ResourceError::NotFound) => classify_status(404, camera),
+        Some(gst::ResourceError::NotAuthorized) => classify_status(401, endpoint, camera.config.user.is_some()),
+        Some(gst::ResourceError::NotFound) => classify_status(404, endpoint, camera.config.user.is_some()),
         Some(gst::ResourceError::OpenReadWrite) if words.has("Timeout while waiting for server response") => {
             Some(unanswered(camera))
         }
@@ -295,6 +338,11 @@ fn classify(error: &glib::Error, words: &Words, camera: &Camera) -> Option<End> 
             format!("what answers at {endpoint} does not speak RTSP; check the port"),
         ),
         _ if words.has("SDP contains no streams") => Some(camera.no_stream()),
+        _ if words.has("Could not receive any UDP packets") => end(
+            Reason::NoPackets,
+            RetryClass::Transient,
+            format!("{endpoint} says that it sends, and no packet arrives; {}", camera.config.transport.advice()),
+        ),
         Some(gst::ResourceError::OpenReadWrite | gst::ResourceError::OpenRead) => None,
         Some(_) => server_closed_with(camera, words),
         None => Some(classify_stream(error, words, camera)),
@@ -307,10 +355,10 @@ fn server_closed_with(camera: &Camera, words: &Words) -> Option<End> {
     Some(End(Reason::ServerClosed, RetryClass::Transient, sentence))
 }
 
-fn classify_status(status: u32, camera: &Camera) -> Option<End> {
-    let endpoint = &camera.endpoint;
+/// What an answer with this status means; `None` = it is none of a refusal.
+pub(super) fn classify_status(status: u32, endpoint: &Endpoint, has_user: bool) -> Option<End> {
     let (reason, class, sentence) = match status {
-        401 | 403 | 407 if camera.config.user.is_none() => (
+        401 | 403 | 407 if !has_user => (
             Reason::Auth,
             RetryClass::Auth,
             format!("{endpoint} asks for user and password (status {status}); set user and password of this camera"),
@@ -442,6 +490,12 @@ mod tests {
             (R::Read, unhandled, Some(454), Some((Reason::ServerClosed, Transient))),
             (R::Settings, "(SDP contains no streams)", None, Some((Reason::NoVideo, Permanent))),
             (R::Read, "System error", None, Some((Reason::ServerClosed, Transient))),
+            (
+                R::Read,
+                "Could not receive any UDP packets for 5.0000 seconds",
+                None,
+                Some((Reason::NoPackets, Transient)),
+            ),
         ];
         for (error, debug, status, expected) in table {
             assert_eq!(resource(error, debug, status), expected, "{error:?} {debug} {status:?}");
@@ -461,14 +515,13 @@ mod tests {
 
     #[test]
     fn sentences_name_the_camera_and_the_remedy() {
-        let mut camera = Camera::sample();
-        let End(_, _, sentence) = classify_status(401, &camera).expect("an end");
+        let endpoint = Camera::sample().endpoint;
+        let End(_, _, sentence) = classify_status(401, &endpoint, false).expect("an end");
         assert_eq!(
             sentence,
             "10.0.0.21:554 asks for user and password (status 401); set user and password of this camera"
         );
-        camera.config.user = Some("viewer".into());
-        let End(_, _, sentence) = classify_status(401, &camera).expect("an end");
+        let End(_, _, sentence) = classify_status(401, &endpoint, true).expect("an end");
         assert_eq!(
             sentence,
             "10.0.0.21:554 refused user or password (status 401); check user and password of this camera"

@@ -26,9 +26,9 @@ use super::gate::{FindingsTable, GateLink, guard, number_units};
 use super::lessons::Lessons;
 use super::reach::Endpoint;
 use super::report::Reporter;
-use super::sample::{Origin, Tail};
+use super::sample::{Doubt, Origin, Tail};
 use super::tls::{self, Refusal};
-use super::{AccessUnits, RtspSourceConfig, Transport};
+use super::{AccessUnits, RtspSourceConfig};
 use crate::source::{FrameSink, Loan, Progress, RetryClass, RetryReason, SourceEvent};
 
 /// Longest backlog in front of the decoder; older access units are dropped and the gate closes.
@@ -125,21 +125,22 @@ pub(super) fn make(factory: &str) -> Result<gst::Element, RetryReason> {
     })
 }
 
-/// An appsink that hands every sample to `tail` and keeps none.
-pub(super) fn make_appsink(mut tail: Tail, paced: bool) -> gst_app::AppSink {
-    let caps: gst::Caps = RAW_CAPS.parse().expect("the caps above are well-formed");
-    let appsink = gst_app::AppSink::builder()
-        .caps(&caps)
-        .sync(paced)
-        .async_(paced)
-        .max_buffers(1)
-        .drop(true)
-        .qos(false)
-        .enable_last_sample(false)
-        .wait_on_eos(false)
-        .build();
+/// An appsink without anything behind it; `paced` by the pipeline's clock, or as pictures come.
+pub(super) fn new_appsink(paced: bool) -> gst_app::AppSink {
+    gst_app::AppSink::builder().sync(paced).async_(paced).qos(false).build()
+}
+
+/// Has an appsink hand every sample to `tail` and keep none.
+pub(super) fn take_over(appsink: &gst_app::AppSink, mut tail: Tail) {
+    if appsink.caps().is_none_or(|caps| caps.is_any()) {
+        let caps: gst::Caps = RAW_CAPS.parse().expect("the caps above are well-formed");
+        appsink.set_caps(Some(&caps));
+    }
+    appsink.set_max_buffers(1);
+    appsink.set_drop(true);
+    appsink.set_enable_last_sample(false);
+    appsink.set_wait_on_eos(false);
     appsink.set_callbacks(gst_app::AppSinkCallbacks::builder().new_sample(move |appsink| tail.take(appsink)).build());
-    appsink
 }
 
 /// Builds the pipeline of a camera up to rtspsrc; the rest follows when the stream begins.
@@ -170,7 +171,7 @@ fn set_source(rtspsrc: &gst::Element, camera: &Camera) {
     let config = &camera.config;
     let micros = u64::try_from(config.request_timeout.as_micros()).unwrap_or(u64::MAX);
     let latency = config.jitter_buffer.as_millis().min(u128::from(u32::MAX)) as u32;
-    set(rtspsrc, "location", config.url.as_str());
+    set(rtspsrc, "location", config.transport.location(&config.url));
     if let Some(user) = &config.user {
         set(rtspsrc, "user-id", user.as_str());
     }
@@ -181,14 +182,12 @@ fn set_source(rtspsrc: &gst::Element, camera: &Camera) {
         set(rtspsrc, "user-agent", agent.as_str());
     }
     let tcp_only = camera.lessons.tcp_only.load(Ordering::Relaxed);
-    if let Some(protocols) = config.transport.protocols(tcp_only) {
-        set_words(rtspsrc, "protocols", protocols);
-    }
+    set_words(rtspsrc, "protocols", config.transport.protocols(tcp_only));
     set(rtspsrc, "latency", latency);
     set(rtspsrc, "drop-on-latency", false);
     set_words(rtspsrc, "buffer-mode", "auto");
     set(rtspsrc, "ntp-sync", false);
-    set(rtspsrc, "do-retransmission", config.transport != Transport::Tcp);
+    set(rtspsrc, "do-retransmission", config.transport.is_datagrams());
     set(rtspsrc, "tcp-timeout", micros);
     set(rtspsrc, "timeout", micros);
     set(rtspsrc, "teardown-timeout", TEARDOWN_NS);
@@ -275,7 +274,9 @@ impl Camera {
             return Ok(());
         };
         let tail = Tail::new(sink, links.origin(codec), self.progress.clone(), self.reporter.clone());
-        let appsink = make_appsink(tail, false);
+        let tail = tail.doubting(self.doubt(codec));
+        let appsink = new_appsink(false);
+        take_over(&appsink, tail);
         *place = SinkPlace::Running(appsink.clone());
         drop(place);
         self.probe(&depay, &queue, &chosen.element, codec, links);
@@ -310,11 +311,10 @@ impl Camera {
 
     /// Caps that make the parser, not the camera's marker bit, decide where a picture ends.
     fn unit_caps(&self, codec: &Codec) -> Result<Option<gst::Element>, RetryReason> {
-        let learned = self.lessons.parse_units.load(Ordering::Relaxed);
         let parse = match self.config.access_units {
             AccessUnits::Marker => false,
             AccessUnits::Parse => true,
-            AccessUnits::Auto => learned,
+            AccessUnits::Auto => self.parses_units(),
         };
         let Some(media) = codec.units.filter(|_| parse) else { return Ok(None) };
         let caps = gst::Caps::builder(media).field("stream-format", "byte-stream").field("alignment", "nal").build();
@@ -334,11 +334,24 @@ impl Camera {
         Ok(chosen)
     }
 
+    /// Whether the camera's markers are believed until they prove wrong.
+    fn is_watched(&self, codec: &Codec) -> bool {
+        codec.units.is_some() && self.config.access_units == AccessUnits::Auto
+    }
+
+    fn parses_units(&self) -> bool {
+        self.lessons.parse_units.load(Ordering::Relaxed)
+    }
+
+    fn doubt(&self, codec: &Codec) -> Doubt {
+        let known = self.parses_units() || self.lessons.true_marker.load(Ordering::Relaxed);
+        if self.is_watched(codec) && !known { Doubt::Open(self.lessons.clone()) } else { Doubt::Settled }
+    }
+
     fn probe(&self, depay: &gst::Element, queue: &gst::Element, decoder: &gst::Element, codec: &Codec, links: Links) {
         let pad = |element: &gst::Element, name: &str| element.static_pad(name).expect("every filter has it");
-        let watched = codec.units.is_some() && self.config.access_units == AccessUnits::Auto;
-        let ends =
-            if watched && !self.lessons.parse_units.load(Ordering::Relaxed) { Ends::Marker } else { Ends::Settled };
+        let watched = self.is_watched(codec);
+        let ends = if watched && !self.parses_units() { Ends::Marker } else { Ends::Settled };
         let (arrivals, progress) = (links.arrivals.clone(), self.progress.clone());
         let counter = PacketCounter::new(arrivals, progress, self.reporter.clone(), codec.start, ends);
         if watched {
@@ -442,7 +455,7 @@ fn settle(queue: &gst::Element) -> impl Fn(u64) + Send + Sync + 'static {
     }
 }
 
-fn set_queue(queue: &gst::Element) {
+pub(super) fn set_queue(queue: &gst::Element) {
     set_words(queue, "leaky", "downstream");
     set(queue, "max-size-time", FIRST_BACKLOG_NS);
     set(queue, "max-size-buffers", 0u32);
@@ -471,7 +484,7 @@ impl Camera {
         let (events, _) = crossbeam_channel::bounded(1);
         Self {
             config: RtspSourceConfig::new("rtsp://10.0.0.21/x"),
-            endpoint: Endpoint { host: "10.0.0.21".into(), port: 554, tls: false },
+            endpoint: Endpoint { host: "10.0.0.21".into(), port: 554, tls: false, speaks: "RTSP" },
             tls: Tls::Off,
             lessons: Arc::new(Lessons::new()),
             reporter: Arc::new(Reporter::new(events, vec![])),

@@ -10,6 +10,8 @@ pub(super) struct Lessons {
     pub tcp_only: AtomicBool,
     /// The camera marks every slice as the end of a picture: the parser must put pictures together.
     pub parse_units: AtomicBool,
+    /// A picture that the camera marked as ended had ended.
+    pub true_marker: AtomicBool,
     /// The hardware decoder failed twice: decode in software from now on.
     pub software: AtomicBool,
     last_decoder_error_ns: AtomicI64,
@@ -30,6 +32,7 @@ impl Lessons {
         Self {
             tcp_only: AtomicBool::new(false),
             parse_units: AtomicBool::new(false),
+            true_marker: AtomicBool::new(false),
             software: AtomicBool::new(false),
             last_decoder_error_ns: AtomicI64::new(i64::MIN),
             prompt: AtomicBool::new(false),

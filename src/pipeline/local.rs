@@ -6,7 +6,7 @@
 //! ```
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use camring_ring::frame::Reason;
 use crossbeam_channel::Sender;
@@ -16,11 +16,13 @@ use gst::prelude::*;
 use super::bus::Subject;
 use super::deinterlace::Deinterlace;
 use super::digits;
-use super::graph::{make, make_appsink, set};
+use super::graph::{make, new_appsink, set};
 use super::report::Reporter;
-use super::sample::{Origin, Tail};
-use super::{init, session};
-use crate::source::{FrameSink, FrameSource, Loan, Progress, RetryClass, RetryReason, Session, SourceEvent};
+use super::sample::Origin;
+use super::{chain, init, session};
+use crate::source::{FrameSink, FrameSource, Loan, Progress, RetryReason, Session, SourceEvent};
+
+const ORIGIN: Origin = Origin::Local { pts_offset: 0, synthetic: true };
 
 /// A test picture; `clock` shows the time of day over colour bars, every other name is a pattern of videotestsrc.
 #[derive(Clone, Debug)]
@@ -42,34 +44,12 @@ pub struct FileSource {
     pub deinterlace: Deinterlace,
 }
 
-fn refused(reason: Reason, message: String) -> RetryReason {
-    RetryReason { reason, class: RetryClass::Permanent, message }
-}
-
-/// The end of a local pipeline, and what gives its sink back.
-fn local_tail(
-    sink: Loan<Box<dyn FrameSink>>,
-    paced: bool,
-    reporter: &Arc<Reporter>,
-    progress: &Arc<Progress>,
-) -> (gst::Element, Box<dyn Fn() + Send>) {
-    let origin = Origin::Local { pts_offset: 0 };
-    let appsink = make_appsink(Tail::new(sink, origin, progress.clone(), reporter.clone()), paced);
-    let owner = Mutex::new(Some(appsink.clone()));
-    let let_go = move || {
-        if let Some(appsink) = owner.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
-            appsink.set_callbacks(gst_app::AppSinkCallbacks::builder().build());
-        }
-    };
-    (appsink.upcast(), Box::new(let_go))
-}
-
 impl TestSource {
     fn caps(&self) -> Result<gst::Caps, RetryReason> {
         let side = |pixels: u32| i32::try_from(pixels).ok().filter(|side| (1..=32767).contains(side));
         let (Some(width), Some(height), Some(fps)) = (side(self.size.0), side(self.size.1), side(self.fps)) else {
             let (width, height) = self.size;
-            return Err(refused(
+            return Err(chain::refused(
                 Reason::Config,
                 format!("test picture {width}x{height} at {} fps cannot be made; each must be 1 to 32767", self.fps),
             ));
@@ -89,7 +69,7 @@ impl TestSource {
         let patterns = source.property_type("pattern").and_then(glib::EnumClass::with_type);
         if patterns.is_none_or(|patterns| patterns.value_by_nick(nick).is_none()) {
             let pattern = &self.pattern;
-            return Err(refused(
+            return Err(chain::refused(
                 Reason::Config,
                 format!(
                     "test pattern {pattern:?} is unknown; use clock or a pattern of videotestsrc such as smpte or ball"
@@ -117,9 +97,10 @@ impl FrameSource for TestSource {
             digits::paint_clock(&filter.static_pad("src").expect("every filter has it"), self.size);
         }
         let reporter = Arc::new(Reporter::new(events, vec![]));
-        let (appsink, let_go) = local_tail(sink, false, &reporter, &progress);
+        let appsink = new_appsink(false);
+        let let_go = chain::end(&appsink, ORIGIN, sink, &reporter, &progress);
         let pipeline = gst::Pipeline::new();
-        join(&pipeline, &[source, filter, appsink])?;
+        chain::join(&pipeline, &[source, filter, appsink.upcast()])?;
         reporter.event(SourceEvent::Decoder { codec: "raw".into(), decoder: "videotestsrc".into() });
         session::start(pipeline, Subject::Test, let_go, reporter, progress)
     }
@@ -136,20 +117,12 @@ impl FileSource {
         decode.set_property("expose-all-streams", false);
         set(&queue, "max-size-buffers", 4u32);
         let pipeline = gst::Pipeline::new();
-        join(&pipeline, &[source, decode.clone()])?;
+        chain::join(&pipeline, &[source, decode.clone()])?;
         let deinterlace = self.deinterlace.element()?;
         let tail: Vec<_> = [queue.clone()].into_iter().chain(deinterlace).chain([appsink]).collect();
-        join(&pipeline, &tail)?;
-        let (entry, reporter) = (queue.static_pad("sink").expect("every queue has it"), reporter.clone());
-        decode.connect_pad_added(move |_, pad| {
-            if !entry.is_linked() && pad.link(&entry).is_err() {
-                reporter.ended(
-                    Reason::NoVideo,
-                    RetryClass::Permanent,
-                    "the file's video cannot be brought into memory",
-                );
-            }
-        });
+        chain::join(&pipeline, &tail)?;
+        let entry = queue.static_pad("sink").expect("every queue has it");
+        chain::link_later(&decode, entry, reporter, "the file's video cannot be brought into memory");
         Ok(pipeline)
     }
 }
@@ -165,23 +138,19 @@ impl FrameSource for FileSource {
         let path = self.path.display();
         match std::fs::metadata(&self.path) {
             Ok(meta) if meta.is_file() => {}
-            Ok(_) => return Err(refused(Reason::NotFound, format!("{path} is not a file; set file to a video"))),
-            Err(error) => return Err(refused(Reason::NotFound, format!("{path} cannot be opened: {error}"))),
+            Ok(_) => {
+                return Err(chain::refused(Reason::NotFound, format!("{path} is not a file; set file to a video")));
+            }
+            Err(error) => return Err(chain::refused(Reason::NotFound, format!("{path} cannot be opened: {error}"))),
         }
         let reporter = Arc::new(Reporter::new(events, vec![]));
-        let (appsink, let_go) = local_tail(sink, true, &reporter, &progress);
-        let pipeline = self.build(appsink, &reporter)?;
+        let appsink = new_appsink(true);
+        let let_go = chain::end(&appsink, ORIGIN, sink, &reporter, &progress);
+        let pipeline = self.build(appsink.upcast(), &reporter)?;
         reporter.event(SourceEvent::Decoder { codec: "file".into(), decoder: "decodebin".into() });
         let subject = Subject::File(pipeline.downgrade());
         session::start(pipeline, subject, let_go, reporter, progress)
     }
-}
-
-fn join(pipeline: &gst::Pipeline, chain: &[gst::Element]) -> Result<(), RetryReason> {
-    pipeline
-        .add_many(chain)
-        .and_then(|()| gst::Element::link_many(chain))
-        .map_err(|error| refused(Reason::Internal, format!("cannot build the pipeline: {error}")))
 }
 
 #[cfg(test)]

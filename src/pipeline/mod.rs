@@ -1,9 +1,12 @@
-//! Sources made of GStreamer: an RTSP camera, a test picture, a looped file. They start and stop sessions and decide
+//! Sources made of GStreamer: a camera behind RTSP or HTTP or at this machine, a test picture, a looped file, a pipeline
+//! of the operator's own. They start and stop sessions and decide
 //! nothing: what happens after an end is the supervisor's business.
 
 mod arrival;
 mod bus;
+mod chain;
 mod color;
+mod custom;
 mod decoder;
 mod deinterlace;
 mod dial;
@@ -19,6 +22,8 @@ mod sample;
 mod session;
 mod still;
 mod tls;
+mod v4l2;
+mod web;
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -36,11 +41,14 @@ use lessons::Lessons;
 use reach::Endpoint;
 use report::Reporter;
 
+pub use custom::{CustomSource, LaunchFault, examine};
 pub use decoder::Device;
 pub use deinterlace::Deinterlace;
 pub use gate::OnCorrupt;
 pub use local::{FileSource, TestSource};
 pub use tls::TlsOptions;
+pub use v4l2::V4l2Source;
+pub use web::WebSource;
 
 /// How packets travel.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -54,20 +62,47 @@ pub enum Transport {
     Multicast,
     /// RTSP inside HTTP, through proxies.
     Http,
-    /// UDP first, TCP when nothing arrives (remembered until the process ends).
+    /// UDP first, TCP when it is refused or nothing arrives (remembered until the process ends); never multicast.
     Auto,
 }
 
 impl Transport {
-    /// The words of rtspsrc's `protocols`; `None` = its own default.
-    fn protocols(self, tcp_only: bool) -> Option<&'static str> {
+    /// The words of rtspsrc's `protocols`.
+    fn protocols(self, tcp_only: bool) -> &'static str {
         match self {
-            Self::Tcp => Some("tcp"),
-            Self::Udp => Some("udp"),
-            Self::Multicast => Some("udp-mcast"),
-            Self::Http => Some("http"),
-            Self::Auto if tcp_only => Some("tcp"),
-            Self::Auto => None,
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Multicast => "udp-mcast",
+            Self::Http => "tcp+http",
+            Self::Auto if tcp_only => "tcp",
+            // Its own default would try a group before TCP, and a host without a route to it would not get as far.
+            Self::Auto => "udp+tcp",
+        }
+    }
+
+    /// The address as rtspsrc wants it, which takes the tunnel from the scheme.
+    fn location(self, url: &str) -> String {
+        match (self, url.split_once("://")) {
+            (Self::Http, Some((scheme @ ("rtsp" | "rtsps"), rest))) => format!("{scheme}h://{rest}"),
+            _ => url.to_owned(),
+        }
+    }
+
+    /// Whether packets come as datagrams, and may be lost on the way.
+    fn is_datagrams(self) -> bool {
+        match self {
+            Self::Tcp | Self::Http => false,
+            Self::Udp | Self::Multicast | Self::Auto => true,
+        }
+    }
+
+    /// What may keep packets away that the camera says it sends.
+    fn advice(self) -> &'static str {
+        match self {
+            Self::Multicast => {
+                "is there a route to the group, and does the network pass it on? Or set transport = \"tcp\""
+            }
+            _ => "does a firewall keep them away? Or set transport = \"tcp\"",
         }
     }
 }
@@ -166,7 +201,7 @@ impl RtspSourceConfig {
         if host.is_empty() || port == 0 {
             return Err(wrong(expected));
         }
-        Ok(Endpoint { host: host.into(), port, tls })
+        Ok(Endpoint { host: host.into(), port, tls, speaks: "RTSP" })
     }
 
     fn secrets(&self) -> Vec<SecretString> {
@@ -255,6 +290,13 @@ mod tests {
             assert_eq!((error.reason, error.class), (Reason::Config, RetryClass::Permanent));
             assert!(url.len() <= "rtsp://".len() || !error.message.contains(url), "{}", error.message);
         }
+    }
+
+    #[test]
+    fn only_the_tunnel_changes_the_address() {
+        assert_eq!(Transport::Http.location("rtsp://h:80/x"), "rtsph://h:80/x");
+        assert_eq!(Transport::Http.location("rtsps://h/x"), "rtspsh://h/x");
+        assert_eq!(Transport::Auto.location("rtsp://h/x"), "rtsp://h/x");
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(super) struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: bool,
+    /// The protocol's name, for people.
+    pub speaks: &'static str,
 }
 
 impl std::fmt::Display for Endpoint {
@@ -56,7 +58,10 @@ fn describe(endpoint: &Endpoint, error: &std::io::Error) -> (Reason, String) {
     match error.kind() {
         ErrorKind::ConnectionRefused => (
             Reason::ConnectRefused,
-            format!("{endpoint} refused the connection; check the port and that the camera's RTSP server is on"),
+            format!(
+                "{endpoint} refused the connection; check the port and that the camera's {speaks} server is on",
+                speaks = endpoint.speaks
+            ),
         ),
         ErrorKind::TimedOut | ErrorKind::WouldBlock => (
             Reason::ConnectTimeout,
@@ -108,7 +113,7 @@ mod tests {
     use super::*;
 
     fn local(port: u16, tls: bool) -> Endpoint {
-        Endpoint { host: "127.0.0.1".into(), port, tls }
+        Endpoint { host: "127.0.0.1".into(), port, tls, speaks: "RTSP" }
     }
 
     #[test]
@@ -127,13 +132,13 @@ mod tests {
     #[test]
     fn a_name_that_does_not_exist_is_a_dns_failure() {
         gst::init().expect("GStreamer");
-        let endpoint = Endpoint { host: "no-such-camera.invalid".into(), port: 554, tls: false };
+        let endpoint = Endpoint { host: "no-such-camera.invalid".into(), port: 554, tls: false, speaks: "RTSP" };
         assert_eq!(look(&endpoint).0, Reason::Dns);
     }
 
     #[test]
     fn addresses_of_version_six_are_bracketed() {
-        let endpoint = Endpoint { host: "::1".into(), port: 554, tls: false };
+        let endpoint = Endpoint { host: "::1".into(), port: 554, tls: false, speaks: "RTSP" };
         assert_eq!(endpoint.to_string(), "[::1]:554");
     }
 }

@@ -94,7 +94,8 @@ impl Reporter {
         // A closed channel means that nobody supervises any more: the process is ending.
     }
 
-    fn redact(&self, text: &str) -> String {
+    /// A sentence without addresses and secrets.
+    pub(super) fn redact(&self, text: &str) -> String {
         let mut text = without_urls(text);
         for secret in &self.secrets {
             let secret = secret.expose_secret();

@@ -15,6 +15,7 @@ use super::arrival::{Arrival, Arrivals, mono_ns, real_ns};
 use super::color;
 use super::fallback::{Scratch, SlowPath};
 use super::gate::{Findings, FindingsTable};
+use super::lessons::Lessons;
 use super::report::Reporter;
 use super::still::Stillness;
 use crate::source::{
@@ -36,11 +37,23 @@ pub(super) enum Origin {
         /// Whether pictures of unknown range are full range.
         full_range: bool,
     },
-    /// A file or a test picture: it arrives when it is decoded.
+    /// Anything that tells no time of arrival: a picture arrives when it is decoded.
     Local {
+        /// Whether the pictures show nothing that is happening now, such as those of a file.
+        synthetic: bool,
         /// Added to every PTS so that a looped file goes on where it began again.
         pts_offset: i64,
     },
+}
+
+/// Whether a camera's markers end its pictures; only what follows a picture can tell.
+pub(super) enum Doubt {
+    /// Known, or not a question.
+    Settled,
+    /// No picture yet that could tell.
+    Open(Arc<Lessons>),
+    /// This picture waits for the next one, with the time at which it was decoded (ns of CLOCK_MONOTONIC).
+    Held(Arc<Lessons>, gst::Sample, i64),
 }
 
 /// What the caps say, worked out once per change.
@@ -56,6 +69,7 @@ struct Format {
 pub(super) struct Tail {
     sink: Loan<Box<dyn FrameSink>>,
     origin: Origin,
+    doubt: Doubt,
     progress: Arc<Progress>,
     reporter: Arc<Reporter>,
     format: Option<Format>,
@@ -78,6 +92,7 @@ impl Tail {
         Self {
             sink,
             origin,
+            doubt: Doubt::Settled,
             progress,
             reporter,
             format: None,
@@ -89,6 +104,12 @@ impl Tail {
         }
     }
 
+    /// Holds the first picture back until the next one shows whether the markers are true: half a picture, whose
+    /// other half is still on its way, cannot be told from a whole one. Costs the first frame one frame interval.
+    pub(super) fn doubting(self, doubt: Doubt) -> Self {
+        Self { doubt, ..self }
+    }
+
     /// The appsink callback.
     ///
     /// # Errors
@@ -96,14 +117,32 @@ impl Tail {
     /// Stops the stream after it has told the supervisor why.
     pub(super) fn take(&mut self, appsink: &gst_app::AppSink) -> Result<gst::FlowSuccess, gst::FlowError> {
         let sample = appsink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        self.deliver(&sample).map(|()| gst::FlowSuccess::Ok).map_err(|end| {
+        self.judge(sample, mono_ns()).map(|()| gst::FlowSuccess::Ok).map_err(|end| {
             self.reporter.ended(end.reason, end.class, &end.message);
             gst::FlowError::Error
         })
     }
 
-    fn deliver(&mut self, sample: &gst::SampleRef) -> Result<(), RetryReason> {
-        let decoded_mono_ns = mono_ns();
+    fn judge(&mut self, sample: gst::Sample, decoded_mono_ns: i64) -> Result<(), RetryReason> {
+        match std::mem::replace(&mut self.doubt, Doubt::Settled) {
+            Doubt::Settled => self.deliver(&sample, decoded_mono_ns),
+            Doubt::Open(lessons) => {
+                self.doubt = Doubt::Held(lessons, sample, decoded_mono_ns);
+                Ok(())
+            }
+            Doubt::Held(lessons, first, first_mono_ns) => {
+                self.deliver(&first, first_mono_ns)?;
+                if first.buffer().is_some_and(|buffer| self.is_torn(buffer)) {
+                    self.doubt = Doubt::Held(lessons, sample, decoded_mono_ns);
+                    return Ok(());
+                }
+                lessons.true_marker.store(true, Ordering::Relaxed);
+                self.deliver(&sample, decoded_mono_ns)
+            }
+        }
+    }
+
+    fn deliver(&mut self, sample: &gst::SampleRef, decoded_mono_ns: i64) -> Result<(), RetryReason> {
         let (Some(buffer), Some(caps)) = (sample.buffer(), sample.caps()) else {
             return Err(internal("the decoder delivered a sample without a picture"));
         };
@@ -185,9 +224,9 @@ impl Tail {
                     pts.and_then(|pts| findings.get(pts)).unwrap_or_else(|| unmatched(&self.progress, self.last_lost));
                 (pts.and_then(|pts| arrivals.get(pts)).unwrap_or(now), findings, to_i64(pts))
             }
-            Origin::Local { pts_offset } => {
-                let flags = FrameFlags::SYNTHETIC
-                    .with(FrameFlags::KEYFRAME)
+            Origin::Local { pts_offset, synthetic } => {
+                let flags = FrameFlags::KEYFRAME
+                    .with_if(*synthetic, FrameFlags::SYNTHETIC)
                     .with_if(self.last_pts.is_none(), FrameFlags::DISCONT);
                 let pts = onward(
                     pts_offset,
@@ -223,11 +262,13 @@ impl Tail {
 
     /// Whether it turned out, while the decoder had it, that the picture is a part of one; marked ones pass.
     fn is_part(&self, buffer: &gst::BufferRef, flags: FrameFlags) -> bool {
+        self.is_torn(buffer) && !flags.contains(FrameFlags::CORRUPT) && !flags.contains(FrameFlags::TAINTED)
+    }
+
+    fn is_torn(&self, buffer: &gst::BufferRef) -> bool {
         let Origin::Camera { arrivals, .. } = &self.origin else { return false };
         let arrival = buffer.pts().and_then(|pts| arrivals.get(pts.nseconds()));
         arrival.is_some_and(|arrival| arrival.torn)
-            && !flags.contains(FrameFlags::CORRUPT)
-            && !flags.contains(FrameFlags::TAINTED)
     }
 
     /// Pictures lost since the previous one of this session; what came before its first keyframe is not lost.

@@ -9,12 +9,10 @@ use crossbeam_channel::{Sender, bounded};
 use gst::prelude::*;
 
 use super::bus::{self, Subject, Watcher};
+use super::chain::LetGo;
 use super::dial::Dial;
 use super::report::Reporter;
 use crate::source::{Progress, RetryClass, RetryReason, Session};
-
-/// Gives the sink back: called once, before the pipeline is stopped.
-type LetGo = Box<dyn Fn() + Send>;
 
 struct Running {
     pipeline: gst::Pipeline,

@@ -1,7 +1,7 @@
 //! What a simulated camera is asked to be: streams, sizes, rates, log-in; checked before anything starts.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -324,6 +324,8 @@ pub struct SimConfig {
     /// What the camera proves itself with, its private key included; then it speaks TLS only (`rtsps://`). `None`
     /// (default) = no TLS.
     pub certificate: Option<gio::TlsCertificate>,
+    /// Offer multicast at this group; each stream takes the next two ports. `None` (default) = not offered.
+    pub multicast: Option<SocketAddrV4>,
 }
 
 impl Default for SimConfig {
@@ -341,6 +343,7 @@ impl SimConfig {
             streams: vec![stream],
             login: None,
             certificate: None,
+            multicast: None,
         }
     }
 
@@ -362,7 +365,18 @@ impl SimConfig {
                 return wrong(format!("mounts {} and {} overlap; give each its own path", other.mount, stream.mount));
             }
         }
+        self.multicast.map_or(Ok(()), |group| self.check_group(group))?;
         self.login.as_ref().map_or(Ok(()), Login::check)
+    }
+
+    fn check_group(&self, group: SocketAddrV4) -> Result<(), SimError> {
+        let last = usize::from(group.port()) + 2 * self.streams.len() - 1;
+        let fits = group.port() > 0 && group.port().is_multiple_of(2) && last <= usize::from(u16::MAX);
+        if group.ip().is_multicast() && fits {
+            return Ok(());
+        }
+        let what = format!("{group} is no group with an even port; expected something like 239.255.42.1:5600");
+        Err(SimError::Config(what))
     }
 }
 
@@ -381,6 +395,18 @@ mod tests {
 
     fn refusal(stream: StreamConfig) -> String {
         SimConfig::with_stream(stream).check().expect_err("this stream is impossible").to_string()
+    }
+
+    #[test]
+    fn a_group_is_a_multicast_address_with_an_even_port() {
+        let check = |group: &str| {
+            SimConfig { multicast: Some(group.parse().expect("an address")), ..SimConfig::default() }.check()
+        };
+        assert!(check("239.255.42.1:5600").is_ok());
+        for group in ["239.255.42.1:5601", "239.255.42.1:0", "10.0.0.1:5600"] {
+            let error = check(group).expect_err(group).to_string();
+            assert!(error.starts_with(&format!("{group} is no group with an even port")), "{error}");
+        }
     }
 
     #[test]

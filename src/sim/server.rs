@@ -1,6 +1,6 @@
 //! The RTSP server of the simulated camera: own thread, own main context, gone when dropped.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -11,7 +11,9 @@ use gio::prelude::SocketExtManual;
 use gst::glib;
 use gst::prelude::*;
 use gst_rtsp_server::prelude::*;
-use gst_rtsp_server::{RTSPAuth, RTSPFilterResult, RTSPMedia, RTSPMediaFactory, RTSPServer, RTSPToken};
+use gst_rtsp_server::{
+    RTSPAddressPool, RTSPAuth, RTSPFilterResult, RTSPMedia, RTSPMediaFactory, RTSPServer, RTSPToken,
+};
 use secrecy::ExposeSecret;
 
 use super::config::{AuthScheme, Login, SimConfig, StreamConfig};
@@ -73,11 +75,14 @@ impl SimServer {
         let feeds = Feeds { datagrams: taps.datagrams.clone(), ..Feeds::default() };
         let server = RTSPServer::new();
         let mounts = server.mount_points().ok_or_else(|| glib::bool_error!("the server has no mount points"))?;
+        let group = config.multicast.map(|group| group_of(group, config.streams.len())).transpose()?;
         for stream in &config.streams {
             let stream =
                 Arc::new(Stream::new(stream.clone(), run_id, Arc::clone(&counts), Arc::clone(&taps.pictures))?);
             let mount = stream.config.mount.clone();
-            mounts.add_factory(&mount, factory(stream, is_guarded(&config), feeds.clone()));
+            let factory = factory(stream, is_guarded(&config), feeds.clone());
+            factory.set_address_pool(group.as_ref());
+            mounts.add_factory(&mount, factory);
         }
         server.set_auth(is_guarded(&config).then(|| auth(&config)).as_ref());
         // Behind a script, the server itself is where only the interposer finds it.
@@ -219,6 +224,16 @@ fn listen(server: &RTSPServer, address: SocketAddr) -> Result<(glib::Source, u16
     };
     let source = SocketExtManual::create_source(&socket, conditions, gio::Cancellable::NONE, None, priority, let_in);
     Ok((source, port))
+}
+
+/// The multicast group with two ports for each stream, for this network only.
+fn group_of(group: SocketAddrV4, streams: usize) -> Result<RTSPAddressPool, SimError> {
+    let (address, first) = (group.ip().to_string(), group.port());
+    // As many as were counted when the configuration was checked.
+    let last = u16::try_from(usize::from(first) + 2 * streams - 1).unwrap_or(u16::MAX);
+    let pool = RTSPAddressPool::new();
+    pool.add_range(&address, &address, first, last, 1)?;
+    Ok(pool)
 }
 
 fn url(scheme: &str, ip: IpAddr, port: u16, mount: &str) -> String {

@@ -196,7 +196,7 @@ impl Sim {
     pub fn spawn(options: &[&str]) -> Self {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
         // Somebody else may be given the same free port before the camera takes it.
-        let start = |port| Some((port, start_sim(&camring, port, &options, None).ok()?));
+        let start = |port| Some((port, start_sim(&camring, ("127.0.0.1", port), &options, None).ok()?));
         let (port, (process, url)) = (0..5).find_map(|_| start(free_port())).expect("one of five free ports");
         Self { process, url, port, options, password: None }
     }
@@ -210,18 +210,23 @@ impl Sim {
     /// On a port that was chosen before.
     pub fn spawn_on(port: u16, options: &[&str], password: Option<&str>) -> Self {
         let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-        Self::started(&camring, port, options, password)
+        Self::started(&camring, ("127.0.0.1", port), options, password)
     }
 
     /// The same in a network of its own.
     pub fn spawn_in(net: &net::Net, options: &[&str]) -> Self {
-        let program = || net.command(env!("CARGO_BIN_EXE_camring"));
-        Self::started(&program, 8554, options.iter().map(ToString::to_string).collect(), None)
+        Self::spawn_at(net, "127.0.0.1", options)
     }
 
-    fn started(program: Program<'_>, port: u16, options: Vec<String>, password: Option<&str>) -> Self {
-        let (process, url) = start_sim(program, port, &options, password).unwrap();
-        Self { process, url, port, options, password: password.map(str::to_owned) }
+    /// The same at an address of that network.
+    pub fn spawn_at(net: &net::Net, host: &str, options: &[&str]) -> Self {
+        let program = || net.command(env!("CARGO_BIN_EXE_camring"));
+        Self::started(&program, (host, 8554), options.iter().map(ToString::to_string).collect(), None)
+    }
+
+    fn started(program: Program<'_>, at: (&str, u16), options: Vec<String>, password: Option<&str>) -> Self {
+        let (process, url) = start_sim(program, at, &options, password).unwrap();
+        Self { process, url, port: at.1, options, password: password.map(str::to_owned) }
     }
 
     pub fn port(&self) -> u16 {
@@ -230,19 +235,20 @@ impl Sim {
 
     /// Starts it anew on its old port, after it was killed.
     pub fn respawn(&mut self) {
-        (self.process, self.url) = start_sim(&camring, self.port, &self.options, self.password.as_deref()).unwrap();
+        (self.process, self.url) =
+            start_sim(&camring, ("127.0.0.1", self.port), &self.options, self.password.as_deref()).unwrap();
     }
 }
 
 /// The process and its URL, or what it printed instead.
 fn start_sim(
     program: Program<'_>,
-    port: u16,
+    (host, port): (&str, u16),
     options: &[String],
     password: Option<&str>,
 ) -> Result<(Process, String), String> {
     let mut child = program()
-        .args(["sim", "--listen", &format!("127.0.0.1:{port}")])
+        .args(["sim", "--listen", &format!("{host}:{port}")])
         .args(options)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -57,6 +57,32 @@ impl Net {
         self.nft(&format!("flush ruleset\nadd table ip own\nadd chain ip own in {{ type filter hook input priority 0 ; }}\nadd rule ip own in {rule}\n"));
     }
 
+    /// A second network at the other end of a cable: here is 10.77.0.1, there is 10.77.0.2, and multicast goes through it.
+    pub fn beside(&self) -> Option<Self> {
+        let there = Self::new()?;
+        let pid = there.keeper.pid().to_string();
+        self.ip(&["link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", &pid]);
+        for (net, address) in [(self, "10.77.0.1/24"), (&there, "10.77.0.2/24")] {
+            net.ip(&["address", "add", address, "dev", "cable"]);
+            net.ip(&["link", "set", "cable", "up"]);
+            net.ip(&["route", "add", "224.0.0.0/4", "dev", "cable"]);
+        }
+        Some(there)
+    }
+
+    /// The multicast groups that somebody inside has joined through the cable.
+    pub fn groups(&self) -> String {
+        self.ip(&["maddress", "show", "dev", "cable"])
+    }
+
+    fn ip(&self, arguments: &[&str]) -> String {
+        let mut command = self.command("ip");
+        command.args(arguments);
+        let said = ended(command);
+        assert_eq!(said.code, Some(0), "ip {arguments:?}: {}", said.stderr);
+        said.stdout
+    }
+
     /// Lets everything pass again.
     pub fn no_rule(&self) {
         self.nft("flush ruleset\n");
