@@ -163,8 +163,6 @@ impl Walk<'_> {
         for item in in_order(outputs) {
             let name = self.name("output", item.0);
             let layer = self.table(Table::Output, &title.replace("NAME", item.0.get_ref()), item);
-            let problem = Problem::error("outputs are not supported yet", "remove this table");
-            self.problems.push(problem.at(layer.place.as_ref(), "an output of its own"));
             found.extend(name.map(|name| (name, layer)));
         }
         found

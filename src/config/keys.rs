@@ -11,8 +11,8 @@ use super::name::did_you_mean;
 use super::url::looks_secret;
 use super::value::{Kind, Value};
 use super::words::{
-    AccessUnits, Deinterlace, HugePages, Idle, LeasePolicy, LogFormat, LogLevel, OnCorrupt, TestPattern, Transport,
-    Word,
+    AccessUnits, Deinterlace, Fit, HugePages, Idle, LeasePolicy, LogFormat, LogLevel, OnCorrupt, TestPattern,
+    Transport, Word,
 };
 
 /// Where a key may stand.
@@ -176,7 +176,9 @@ const fn millis(millis: u64) -> Duration {
 
 const HOUR: u64 = 3600;
 const FORMATS: &[&str] = &["bgr", "rgb", "gray", "i420", "nv12", "rgb-planar-f32"];
-const FITS: &[&str] = &["letterbox", "stretch", "crop"];
+const FITS: &[&str] = Fit::WORDS;
+const FORMAT: &str = "Layout of the pixels that readers get: bgr (OpenCV's order), rgb, gray (luma, 0 to 255), i420 and nv12 \
+    (as the camera's colours are), rgb-planar-f32 (three planes of floats, 0 to 1, for models).";
 const JITTER: Kind = Kind::Duration { min: seconds(0), max: seconds(10) };
 const STALL: Kind = Kind::Duration { min: millis(500), max: seconds(HOUR) };
 const RETRY: Kind = Kind::DurationRange { min: millis(100), max: seconds(24 * HOUR) };
@@ -194,8 +196,7 @@ pub static KEYS: &[Key] = &[
         "Frames that the ring keeps. One slot of 1920x1080 bgr is 5.94 MiB. Raise it when slow readers report \
          overruns: one for each reader that holds a lease.",
     ),
-    Key::new(Shared, "format", Kind::Words(FORMATS), r#""bgr""#, "Layout of the pixels that readers get.")
-        .supporting(Support::Words(&["bgr"])),
+    Key::new(Shared, "format", Kind::Words(FORMATS), r#""bgr""#, FORMAT),
     Key::new(
         Shared,
         "transport",
@@ -275,8 +276,7 @@ pub static KEYS: &[Key] = &[
         Kind::Integer { min: 0, max: 240 },
         "0",
         "Frames a second at most, evenly spaced; 0 delivers them as sent.",
-    )
-    .supporting(Support::DefaultOnly),
+    ),
     Key::new(
         Shared,
         "idle",
@@ -472,13 +472,68 @@ pub static KEYS: &[Key] = &[
         "A GStreamer pipeline of your own.",
     )
     .supporting(Support::None),
-    Key::new(Output, "size", Kind::Either(&["source"], &Kind::Size), r#""source""#, "Size of the output."),
-    Key::new(Output, "fit", Kind::Words(FITS), r#""letterbox""#, "How the picture is made to fit the size."),
-    Key::new(Output, "format", Kind::Words(FORMATS), r#""bgr""#, "Layout of the pixels."),
-    Key::unset(Output, "normalize", Kind::Normalize, r#""0..1""#, "How bytes become floats."),
-    Key::unset(Output, "region", Kind::Region, r#""0,0,1920,1080""#, "Part of the source, before size."),
-    Key::new(Output, "max_fps", Kind::Integer { min: 0, max: 240 }, "0", "Frames a second at most; 0 is as sent."),
-    Key::unset(Output, "segment", Kind::Segment, r#""camring.front.small""#, "Public name in the memory mount."),
+    Key::new(
+        Output,
+        "size",
+        Kind::Either(&["source"], &Kind::Size),
+        r#""source""#,
+        "Size of its frames; source is that of the camera's picture, or of the region. Smaller pictures are the average of \
+         the area, larger ones are interpolated.",
+    ),
+    Key::new(
+        Output,
+        "fit",
+        Kind::Words(FITS),
+        r#""letterbox""#,
+        "How the picture is made to fit the size: letterbox keeps all of it and its aspect and pads with gray 114, stretch \
+         keeps all of it and not its aspect, crop fills the frame with the middle. Each frame says how points map back.",
+    ),
+    Key::new(Output, "format", Kind::Words(FORMATS), r#""bgr""#, FORMAT),
+    Key::unset(
+        Output,
+        "normalize",
+        Kind::Normalize,
+        r#""0..1""#,
+        "How bytes become floats, with format rgb-planar-f32: 0..1 divides by 255, which is also what happens when it is not \
+         set; mean and std make (byte / 255 - mean) / std of each channel.",
+    ),
+    Key::unset(
+        Output,
+        "region",
+        Kind::Region,
+        r#""0,0,1920,1080""#,
+        "Part of the camera's picture, before size: its left and top edge (rounded down to even numbers; top to multiples \
+         of 4 while the picture is interlaced), width and height. What lies outside the picture is left out.",
+    ),
+    Key::new(
+        Output,
+        "max_fps",
+        Kind::Integer { min: 0, max: 240 },
+        "0",
+        "Frames a second at most, evenly spaced by the camera's time; 0 delivers them as sent.",
+    ),
+    Key::unset(
+        Output,
+        "slots",
+        Kind::Integer { min: 3, max: 256 },
+        "8",
+        "Frames that this ring keeps; the camera's number when it is not set.",
+    ),
+    Key::unset(
+        Output,
+        "ring.lease_policy",
+        Kind::Words(LeasePolicy::WORDS),
+        r#""fresh""#,
+        "What happens to a slot that a reader holds; as the camera's when it is not set. The other keys of ring are the \
+         camera's.",
+    ),
+    Key::unset(
+        Output,
+        "segment",
+        Kind::Segment,
+        r#""camring.front.small""#,
+        "Public name in the memory mount; camring.CAMERA.OUTPUT when it is not set.",
+    ),
     Key::new(
         Serve,
         "listen",

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use camring::convert::convert;
-use camring::source::{Fallback, FrameRef, FrameTiming, Plane, SourceLayout};
+use camring::source::{Fallback, FrameRef, FrameTiming, Plane, PlaneMut, Rect, SourceLayout};
 use camring_ring::frame::{Color, FrameFlags, Geometry, PixelFormat};
 use gst_video::{VideoConverter, VideoFormat, VideoFrameRef, VideoInfo};
 
@@ -19,12 +19,8 @@ const LUMA: usize = (WIDTH * HEIGHT) as usize;
 struct NoFallback;
 
 impl Fallback for NoFallback {
-    fn convert_into(&self, format: PixelFormat, _: (u32, u32), _rows: &mut [u8]) -> Result<(), String> {
+    fn convert_into(&self, format: PixelFormat, _: Rect, _: (u32, u32), _: &mut [PlaneMut<'_>]) -> Result<(), String> {
         Err(format!("no fallback to {format} here"))
-    }
-
-    fn scaled(&self, _: (u32, u32), _: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
-        Err("no fallback here".to_owned())
     }
 }
 
