@@ -4,6 +4,7 @@
 //! converted at its new size straight into the slot. What is kept between pictures is made once per size.
 
 use camring_ring::frame::{Color, Geometry, PixelFormat};
+use pulp::{Simd, WithSimd};
 
 use crate::convert::{ConvertError, Order, is_fast, packed};
 use crate::picture::{Picture, plane_count, samples};
@@ -153,15 +154,13 @@ impl Painter {
             let picture = self.scaled.picture(&whole.part(placement.part), target.size, way);
             packed(&picture, frame.color, Order::Rgba, pixels, stride)?;
         }
-        for (channel, plane) in target.planes.iter_mut().enumerate() {
-            let (scale, offset) = (normalize.scale[channel], normalize.offset[channel]);
-            for (row, floats) in self.pixels.chunks_exact(stride).zip(plane.bytes.chunks_mut(plane.stride)) {
-                for (pixel, float) in row.as_chunks::<4>().0.iter().zip(floats.as_chunks_mut::<4>().0) {
-                    let byte = u32::from_le_bytes(*pixel) >> (8 * channel) & 0xff;
-                    *float = (byte as f32 * scale + offset).to_ne_bytes();
-                }
-            }
-        }
+        let planes = &mut target.planes;
+        pulp::Arch::new().dispatch(Floats {
+            pixels: &self.pixels[..stride * height as usize],
+            stride,
+            normalize,
+            planes,
+        });
         Ok(())
     }
 
@@ -215,6 +214,34 @@ impl Painter {
             _ => {
                 chroma.plane(part, 1, (half, rows, 1), first.bytes, first.stride);
                 chroma.plane(part, 2, (half, rows, 1), second.bytes, second.stride);
+            }
+        }
+    }
+}
+
+/// Packed pixels (red, green, blue and a byte that says nothing) to planes of floats, for whichever instructions the
+/// processor has.
+struct Floats<'a, 'p> {
+    pixels: &'a [u8],
+    stride: usize,
+    normalize: &'a Normalize,
+    planes: &'a mut [PlaneMut<'p>; 3],
+}
+
+impl WithSimd for Floats<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (number, row) in self.pixels.chunks_exact(self.stride).enumerate() {
+            // One row of pixels stays in the first cache while it is read three times.
+            for (channel, plane) in self.planes.iter_mut().enumerate() {
+                let (scale, offset) = (self.normalize.scale[channel], self.normalize.offset[channel]);
+                let floats = plane.bytes[number * plane.stride..].as_chunks_mut::<4>().0;
+                for (pixel, float) in row.as_chunks::<4>().0.iter().zip(floats) {
+                    let byte = u32::from_le_bytes(*pixel) >> (8 * channel) & 0xff;
+                    *float = (byte as f32 * scale + offset).to_ne_bytes();
+                }
             }
         }
     }

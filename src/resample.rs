@@ -1,12 +1,15 @@
 //! The resampler: planes of 8-bit samples to another size, as the exact area average where they shrink and linear where
 //! they grow.
 //!
-//! Columns first, into one row of sums, then that row: the wide pass is the one that compilers turn into SIMD, and the row
-//! stays in the first cache. Weights are worked out once per size; a picture allocates nothing.
+//! Columns first, into one row of sums, then that row, which stays in the first cache. The loops are plain; `pulp` has them
+//! compiled once for each set of instructions (so everything here is inlined) and takes the one that the processor has.
+//! Weights are worked out once per size; a picture allocates nothing.
 //!
-//! Measured on 8 bits of 1920x1080 to 640x360 against the area average, one thread: this 0.39 ms and 58 dB;
+//! Measured on 8 bits of 1920x1080 to 640x360 against the area average, one thread: this 0.39 ms (0.17 ms with `pulp`) and 58 dB;
 //! `fast_image_resize` 5.5 (box) 0.74 ms and 58 dB, at 854x480 25 dB, because its box has no fractions, and it works its
 //! weights out anew for each picture; `pic-scale` 0.7 (area) 0.90 ms and 19 dB.
+
+use pulp::{Simd, WithSimd};
 
 /// Sum of the weights of a column: sums of 8-bit samples fit 16 bits.
 const DOWN: u32 = 1 << 8;
@@ -108,7 +111,27 @@ impl Resampler {
         to_stride: usize,
         channels: usize,
     ) {
-        let Self { across, down, sums } = self;
+        pulp::Arch::new().dispatch(Run { resampler: self, source, from_stride, target, to_stride, channels });
+    }
+}
+
+/// One plane to be resampled, for whichever instructions the processor has.
+struct Run<'a> {
+    resampler: &'a mut Resampler,
+    source: &'a [u8],
+    from_stride: usize,
+    target: &'a mut [u8],
+    to_stride: usize,
+    channels: usize,
+}
+
+impl WithSimd for Run<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { resampler, source, from_stride, target, to_stride, channels } = self;
+        let Resampler { across, down, sums } = resampler;
         let (row_bytes, wide) = (across.from * channels, across.to * channels);
         let sums = &mut sums[..row_bytes];
         let plain = match (across.whole, down.whole) {
@@ -119,7 +142,7 @@ impl Resampler {
             let target = &mut target[..wide];
             let rows = source[down.first[number] * from_stride..].chunks(from_stride).map(|row| &row[..row_bytes]);
             if let Some(divisor) = plain {
-                add_rows(rows.take(down.taps), sums);
+                add_rows(rows.take(down.taps), down.taps, sums);
                 average(sums, across.taps, divisor, channels, target);
                 continue;
             }
@@ -134,7 +157,28 @@ impl Resampler {
 }
 
 /// The sums of columns.
-fn add_rows<'a>(rows: impl Iterator<Item = &'a [u8]>, sums: &mut [u16]) {
+#[inline(always)]
+fn add_rows<'a>(mut rows: impl Iterator<Item = &'a [u8]>, count: usize, sums: &mut [u16]) {
+    // The usual numbers at once: a sum is stored once and not read again.
+    if let 2..=4 = count {
+        let mut next = || rows.next().unwrap_or_default();
+        let (first, second) = (next(), next());
+        let pairs = sums.iter_mut().zip(first).zip(second);
+        match count {
+            2 => pairs.for_each(|((sum, a), b)| *sum = u16::from(*a).wrapping_add((*b).into())),
+            3 => pairs.zip(next()).for_each(|(((sum, a), b), c)| {
+                *sum = u16::from(*a).wrapping_add((*b).into()).wrapping_add((*c).into());
+            }),
+            _ => {
+                let (third, fourth) = (next(), next());
+                pairs.zip(third).zip(fourth).for_each(|((((sum, a), b), c), d)| {
+                    let pair = u16::from(*a).wrapping_add((*b).into());
+                    *sum = pair.wrapping_add((*c).into()).wrapping_add((*d).into());
+                });
+            }
+        }
+        return;
+    }
     for (number, row) in rows.enumerate() {
         if number == 0 {
             sums.iter_mut().zip(row).for_each(|(sum, sample)| *sum = u16::from(*sample));
@@ -145,6 +189,7 @@ fn add_rows<'a>(rows: impl Iterator<Item = &'a [u8]>, sums: &mut [u16]) {
 }
 
 /// The weighted sums of columns.
+#[inline(always)]
 fn weigh_rows<'a>(rows: impl Iterator<Item = &'a [u8]>, weights: &[u16], sums: &mut [u16]) {
     for (number, (row, weight)) in rows.zip(weights).enumerate() {
         let weighted = |sample: &u8| u16::from(*sample).wrapping_mul(*weight);
@@ -157,6 +202,7 @@ fn weigh_rows<'a>(rows: impl Iterator<Item = &'a [u8]>, weights: &[u16], sums: &
 }
 
 /// `ratio` neighbours each, divided by `divisor`.
+#[inline(always)]
 fn average(sums: &[u16], ratio: usize, divisor: usize, channels: usize, target: &mut [u8]) {
     match (channels, ratio) {
         (1, 1) => average_of::<1>(sums, divisor, target),
@@ -174,6 +220,7 @@ fn average(sums: &[u16], ratio: usize, divisor: usize, channels: usize, target: 
     }
 }
 
+#[inline(always)]
 fn average_of<const RATIO: usize>(sums: &[u16], divisor: usize, target: &mut [u8]) {
     for (samples, target) in sums.chunks_exact(RATIO).zip(target) {
         *target = divided(samples.iter().fold(0, |sum: u32, sample| sum.wrapping_add((*sample).into())), divisor);
@@ -181,12 +228,14 @@ fn average_of<const RATIO: usize>(sums: &[u16], divisor: usize, target: &mut [u8
 }
 
 /// `sum / divisor`, rounded: exact for sums of [`WHOLE_MAX`] samples.
+#[inline(always)]
 fn divided(sum: u32, divisor: usize) -> u8 {
     let reciprocal = (1_u32 << 20).div_ceil(divisor as u32);
     (sum.wrapping_add(divisor as u32 / 2).wrapping_mul(reciprocal) >> 20) as u8
 }
 
 /// The weighted sums of neighbours.
+#[inline(always)]
 fn weigh<const CHANNELS: usize>(sums: &[u16], axis: &Axis, target: &mut [u8]) {
     match axis.taps {
         2 => weigh_taps::<CHANNELS, 2>(sums, axis, target),
@@ -201,6 +250,7 @@ fn weigh<const CHANNELS: usize>(sums: &[u16], axis: &Axis, target: &mut [u8]) {
     }
 }
 
+#[inline(always)]
 fn weigh_taps<const CHANNELS: usize, const TAPS: usize>(sums: &[u16], axis: &Axis, target: &mut [u8]) {
     let steps = axis.first.iter().zip(axis.weights.as_chunks::<TAPS>().0);
     for ((first, weights), target) in steps.zip(target.chunks_exact_mut(CHANNELS)) {
@@ -208,7 +258,7 @@ fn weigh_taps<const CHANNELS: usize, const TAPS: usize>(sums: &[u16], axis: &Axi
     }
 }
 
-#[inline]
+#[inline(always)]
 fn weigh_one<const CHANNELS: usize>(sums: &[u16], weights: &[u16], target: &mut [u8]) {
     let mut all = [1_u32 << (SHIFT - 1); CHANNELS];
     for (samples, weight) in sums.as_chunks::<CHANNELS>().0.iter().zip(weights) {
