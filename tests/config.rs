@@ -522,6 +522,22 @@ fn an_output_is_what_it_says_and_has_the_rest_from_its_camera() {
 }
 
 #[test]
+fn the_effective_configuration_shows_outputs_with_what_they_have_from_their_camera() {
+    let text = "[camera.a]\ntest = {}\nslots = 5\n[camera.a.output.small]\nsize = \"640x640\"\n";
+    let config = parse(text).unwrap();
+    let shown = camring::config::effective::text(&config);
+    let (_, output) = shown.split_once("\n[camera.a.output.small]\n").expect("a table of its own");
+    assert!(output.contains("size = \"640x640\"") && output.contains("segment = \"camring.a.small\""), "{output}");
+    assert!(output.lines().any(|line| line.starts_with("slots = 5") && line.contains("camring.toml:3")), "{output}");
+    let json = camring::config::effective::json(&config);
+    assert_eq!(json["a"]["output.small.size"]["value"], "640x640");
+    assert_eq!(json["a"]["output.small.slots"]["value"], 5);
+    // What is printed can be read again, and means the same.
+    let again = parse(&shown).unwrap_or_else(|errors| panic!("{errors}\n{shown}"));
+    assert_eq!(again.cameras["a"].outputs[0].slots, 5);
+}
+
+#[test]
 fn what_an_output_cannot_be_is_an_error_at_its_line() {
     for (output, title) in [
         ("normalize = \"0..1\"\n", "normalize with format = \"bgr\""),
