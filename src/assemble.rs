@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use camring_ring::{
-    Capacity, HugePages, LeasePolicy, NameError, ReaderGroup, RingName, SegmentName, ShmDir, WriterOptions,
+    Capacity, Fit, HugePages, LeasePolicy, NameError, ReaderGroup, RingName, SegmentName, ShmDir, WriterOptions,
 };
 
 use secrecy::ExposeSecret;
@@ -13,13 +13,16 @@ use crate::camera::Policy;
 use crate::config::url::secret_spans;
 use crate::config::words::{self, Switch, Word};
 use crate::config::{
-    Access, Camera, CameraAddress, ConfigErrors, DecodeDevice, Group, Idle, MaxSize, Problem, Source, Tls,
+    Access, Camera, CameraAddress, ConfigErrors, DecodeDevice, Group, Idle, MaxSize, Output, Problem, Source, Tls,
 };
+use crate::output::Look;
+use crate::paint::Normalize;
 use crate::pipeline::{
     self, AccessUnits, CustomSource, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig,
     TestSource, TlsOptions, Transport, V4l2Source, WebSource,
 };
-use crate::scale::Limit;
+use crate::placement::{Size, View};
+use crate::rings::Plan;
 use crate::source::{Demand, FrameSource};
 
 /// Packets of a TCP session are never late, only lost by the camera; those of UDP may be.
@@ -29,25 +32,32 @@ const JITTER_UDP: Duration = Duration::from_millis(200);
 /// By so much the supervisor is ahead of a connection's own timeout, which tells less.
 const WEB_SLACK: Duration = Duration::from_secs(2);
 
-/// The ring that a camera writes.
+/// The rings that a camera writes, the main one first.
 ///
 /// # Errors
 ///
 /// A name that is none; the configuration has checked it before.
+pub fn plans(camera: &Camera, shm: &ShmDir) -> Result<Vec<Plan>, NameError> {
+    let main = Plan { options: writer_options(camera, shm)?, look: look(camera) };
+    let outputs = camera.outputs.iter().map(|output| output_plan(camera, output, shm));
+    std::iter::once(Ok(main)).chain(outputs).collect()
+}
+
+/// The main ring of a camera.
+///
+/// # Errors
+///
+/// As [`plans`].
 pub fn writer_options(camera: &Camera, shm: &ShmDir) -> Result<WriterOptions, NameError> {
     let ring = &camera.ring;
     let mut options = WriterOptions::new(RingName::new(camera.name.as_str())?);
     options.segment = SegmentName::new(camera.segment.clone())?;
     options.shm = shm.clone();
     options.slots = camera.slots;
-    options.lease_policy = match ring.lease_policy {
-        words::LeasePolicy::Fresh => LeasePolicy::Fresh,
-        words::LeasePolicy::Protect => LeasePolicy::Protect,
-        words::LeasePolicy::Off => LeasePolicy::Off,
-    };
+    options.lease_policy = lease_policy(ring.lease_policy);
     options.capacity = match camera.max_size {
         MaxSize::Source => Capacity::FromSource,
-        MaxSize::Fixed(size) => Capacity::Bytes(size.bgr_bytes()),
+        MaxSize::Fixed(size) => Capacity::Bytes(size.bytes(camera.format)),
     };
     options.mode = ring.mode;
     options.group = match &ring.group {
@@ -62,6 +72,58 @@ pub fn writer_options(camera: &Camera, shm: &ShmDir) -> Result<WriterOptions, Na
     options.lock_in_memory = ring.lock == Switch::On;
     options.stale_after = camera.stale_after;
     Ok(options)
+}
+
+/// The ring of one more output of a camera.
+///
+/// # Errors
+///
+/// As [`plans`].
+pub fn output_plan(camera: &Camera, output: &Output, shm: &ShmDir) -> Result<Plan, NameError> {
+    let options = WriterOptions {
+        ring: RingName::new(format!("{}.{}", camera.name, output.name))?,
+        segment: SegmentName::new(output.segment.clone())?,
+        slots: output.slots,
+        lease_policy: lease_policy(output.lease_policy),
+        capacity: match output.size {
+            MaxSize::Source => Capacity::FromSource,
+            MaxSize::Fixed(size) => Capacity::Bytes(size.bytes(output.format)),
+        },
+        ..writer_options(camera, shm)?
+    };
+    let view = View {
+        region: output.region,
+        size: match output.size {
+            MaxSize::Source => Size::Source,
+            MaxSize::Fixed(size) => Size::Exactly(size.width, size.height),
+        },
+        fit: match output.fit {
+            words::Fit::Letterbox => Fit::Letterbox,
+            words::Fit::Stretch => Fit::Stretch,
+            words::Fit::Crop => Fit::Crop,
+        },
+    };
+    let look = Look { view, format: output.format, normalize: output.normalize, max_fps: output.max_fps };
+    Ok(Plan { options, look })
+}
+
+/// What the frames of a camera's main ring are.
+#[must_use]
+pub fn look(camera: &Camera) -> Look {
+    let size = match camera.max_size {
+        MaxSize::Source => Size::Source,
+        MaxSize::Fixed(size) => Size::Within(size.width, size.height),
+    };
+    let view = View { size, ..View::default() };
+    Look { view, format: camera.format, normalize: Normalize::default(), max_fps: camera.max_fps }
+}
+
+fn lease_policy(word: words::LeasePolicy) -> LeasePolicy {
+    match word {
+        words::LeasePolicy::Fresh => LeasePolicy::Fresh,
+        words::LeasePolicy::Protect => LeasePolicy::Protect,
+        words::LeasePolicy::Off => LeasePolicy::Off,
+    }
 }
 
 /// Where a camera's pictures come from; `access` is what `Camera::resolve_secrets` gave.
@@ -177,15 +239,6 @@ fn deinterlace(word: words::Deinterlace) -> Deinterlace {
         words::Deinterlace::Off => Deinterlace::Off,
         words::Deinterlace::Linear => Deinterlace::Linear,
         words::Deinterlace::Yadif => Deinterlace::Yadif,
-    }
-}
-
-/// The largest picture that a camera publishes.
-#[must_use]
-pub fn limit(camera: &Camera) -> Limit {
-    match camera.max_size {
-        MaxSize::Source => Limit(None),
-        MaxSize::Fixed(size) => Limit(Some((size.width, size.height))),
     }
 }
 

@@ -1,44 +1,40 @@
-//! The supervisor's board, on the ring: states, texts and counts go into the segment's header.
+//! The supervisor's board, on the rings: states, texts and counts go into the header of each of a camera's segments.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
-use camring_ring::{Counter, Reason, State, StatusHandle};
+use camring_ring::{Counter, Reason, State};
 
 use crate::camera::{Board, Counts};
-use crate::publish::Shared;
+use crate::rings::Rings;
 
-/// Writes what the supervisor says into one ring.
-#[derive(Debug)]
+/// Writes what the supervisor says into all rings of a camera.
 pub struct RingBoard {
-    status: StatusHandle,
-    shared: Arc<Shared>,
+    rings: Arc<Rings>,
 }
 
 impl RingBoard {
-    /// A board on the ring of `status`; `shared` is what its publisher counts.
+    /// A board on these rings.
     #[must_use]
-    pub fn new(status: StatusHandle, shared: Arc<Shared>) -> Self {
-        Self { status, shared }
+    pub fn new(rings: Arc<Rings>) -> Self {
+        Self { rings }
     }
 }
 
 impl Board for RingBoard {
     fn set_state(&mut self, state: State, reason: Reason, attempt: u8, next_retry_mono_ns: Option<i64>) {
-        self.status.set_state(state, reason, attempt, next_retry_mono_ns);
+        self.rings.set_state(state, reason, attempt, next_retry_mono_ns);
     }
 
     fn set_text(&mut self, codec: &str, decoder: &str) {
-        self.status.set_text(decoder, codec);
+        self.rings.set_text(decoder, codec);
     }
 
     fn reconnected(&mut self, reason: Reason) {
-        self.status.count_reconnect(reason);
+        self.rings.each(|status| status.count_reconnect(reason));
     }
 
     fn session(&mut self, id: u32) {
-        self.status.set_session(id);
-        self.shared.session.store(id, Relaxed);
+        self.rings.set_session(id);
     }
 
     fn counted(&mut self, counts: &Counts) {
@@ -51,19 +47,20 @@ impl Board for RingBoard {
             (Counter::DecodeErrors, counts.decode_errors),
         ];
         for (counter, value) in added.into_iter().filter(|(_, value)| *value > 0) {
-            self.status.add(counter, value);
+            self.rings.each(|status| status.add(counter, value));
         }
+        self.rings.tell_refusals();
     }
 
     fn published(&self) -> u64 {
-        self.shared.published.load(Relaxed)
+        self.rings.published()
     }
 
     fn attended(&self) -> bool {
-        self.status.is_attended()
+        self.rings.is_attended()
     }
 
     fn refusal(&self) -> Option<Reason> {
-        self.shared.refusal()
+        self.rings.refusal()
     }
 }

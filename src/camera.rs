@@ -217,6 +217,7 @@ impl Camera {
     }
 
     fn attempt(&mut self, stop: &Receiver<Stop>) -> Result<Ending, Outcome> {
+        self.settle_sink();
         let (Some(source), Some(sink)) = (self.source.lend(), self.sink.lend()) else {
             // Only after an overrun teardown, when the process should have ended.
             return Err(Outcome::TeardownOverran);

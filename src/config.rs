@@ -27,8 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use camera::{
-    Access, Camera, CameraAddress, Decode, DecodeDevice, Group, MaxSize, Origin, Password, Reconnect, RingSettings,
-    Setting, Source, TestPicture, Tls,
+    Access, Camera, CameraAddress, Decode, DecodeDevice, Group, MaxSize, Origin, Output, Password, Reconnect,
+    RingSettings, Setting, Source, TestPicture, Tls,
 };
 pub use name::CameraName;
 pub use report::{ConfigErrors, Place, Problem, Severity, SourceFile};
@@ -36,7 +36,7 @@ pub use secret::SecretStore;
 pub use size::{FrameSize, MountRoom};
 pub use url::CameraUrl;
 pub use words::{
-    AccessUnits, AutoOr, Deinterlace, HugePages, Idle, LeasePolicy, LogFormat, LogLevel, OnCorrupt, Switch,
+    AccessUnits, AutoOr, Deinterlace, Fit, HugePages, Idle, LeasePolicy, LogFormat, LogLevel, OnCorrupt, Switch,
     TestPattern, Transport,
 };
 
@@ -145,22 +145,26 @@ impl Config {
         let documents: Vec<Document> = files.iter().filter_map(|file| Document::read(file, &mut problems)).collect();
         let file = join(documents, &mut problems);
         let merged: Vec<Merged<'_>> =
-            file.cameras.iter().map(|table| Merged { camera: &table.layer, defaults: &file.defaults }).collect();
+            file.cameras.iter().map(|table| Merged::camera(&table.layer, &file.defaults)).collect();
         let mut segments = Vec::new();
         for (table, merged) in file.cameras.iter().zip(&merged) {
             validate::camera(merged, options.mount.as_ref(), &mut problems);
+            for (name, layer) in &table.outputs {
+                validate::output(name, layer, merged, options.mount.as_ref(), &mut problems);
+            }
             segments.extend(validate::segments(&table.name, merged, table));
         }
         validate::unique_segments(&segments, &mut problems);
         if let Some(mount) = &options.mount {
-            validate::rings_together(&merged, mount, &mut problems);
+            validate::rings_together(&file.cameras, &merged, mount, &mut problems);
         }
         let (errors, warnings): (Vec<_>, Vec<_>) =
             problems.into_iter().partition(|problem| problem.severity == Severity::Error);
         if !errors.is_empty() {
             return Err(ConfigErrors::new(errors));
         }
-        let camera = |(table, merged): (&CameraTable, &Merged<'_>)| resolve::camera(&table.name, merged);
+        let camera =
+            |(table, merged): (&CameraTable, &Merged<'_>)| resolve::camera(&table.name, merged, &table.outputs);
         let cameras = file.cameras.iter().zip(&merged).filter_map(camera);
         Ok(Self {
             version: 1,

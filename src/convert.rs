@@ -1,14 +1,14 @@
-//! A decoder's picture into packed rows, straight into the slot: SIMD where there is a function for it, else the fallback.
+//! A decoder's picture into packed rows or planes, straight into the slot: SIMD where there is a function for it.
 //!
 //! One thread, no allocation, no intermediate picture. The arithmetic is that of the `yuv` crate with 13 fraction bits:
 //! at most 1 off the rounded exact value for legal input (the tests compare with `f64`). Chroma is repeated, not smoothed.
 
-use camring_ring::frame::{FrameFlags, Geometry, PixelFormat};
+use camring_ring::frame::{Color, Geometry, PixelFormat};
 use thiserror::Error;
 use yuv::{YuvBiPlanarImage, YuvConversionMode, YuvError, YuvGrayImage, YuvPlanarImage, YuvRange, YuvStandardMatrix};
-use zerocopy::FromBytes;
 
-use crate::source::{FrameRef, Plane, SourceLayout};
+use crate::picture::{Picture, words};
+use crate::source::{FrameRef, Plane, PlaneMut, Rect, SourceLayout};
 
 /// Why a picture could not be converted.
 #[derive(Debug, Error)]
@@ -21,6 +21,9 @@ pub enum ConvertError {
         "a picture of {0}x{1} does not fit a target of {2}x{3}; both must have the same size and rows without padding"
     )]
     Geometry(u32, u32, u32, u32),
+    /// A picture without a pixel.
+    #[error("the decoder delivered a picture of {0}x{1}; both sides must be at least 1")]
+    Empty(u32, u32),
     /// The target slice is too short.
     #[error("the target has {found} bytes, the picture needs {expected}")]
     TooShort {
@@ -67,50 +70,82 @@ pub fn convert(frame: &FrameRef<'_>, geometry: &Geometry, dst: &mut [u8]) -> Res
     }
     let too_short = ConvertError::TooShort { expected: geometry.len as usize, found: dst.len() };
     let rows = dst.get_mut(..geometry.len as usize).ok_or(too_short)?;
-    let Some(colors) = Colors::of(frame) else { return fallback(frame, geometry, rows) };
-    let picture = Picture::new(frame)?;
-    match frame.layout {
-        SourceLayout::Bgr => packed(&picture, order == Order::Bgr, rows),
-        SourceLayout::Rgb => packed(&picture, order == Order::Rgb, rows),
-        SourceLayout::Other => fallback(frame, geometry, rows),
-        _ if !picture.is_for_the_fast_converter() => fallback(frame, geometry, rows),
-        _ => match picture.fields(frame.flags) {
-            None => picture.in_bands(rows, |band, rows| yuv(band, colors, order, rows)),
+    let picture = Picture::of(frame)?;
+    let stride = geometry.plane_strides[0] as usize;
+    if is_fast(&picture, frame.color) {
+        return packed(&picture, frame.color, order, rows, stride);
+    }
+    let whole = Rect { x: 0, y: 0, width: frame.width, height: frame.height };
+    let target = &mut [PlaneMut { bytes: rows, stride }];
+    let converted = frame.fallback.convert_into(geometry.format, whole, (frame.width, frame.height), target);
+    converted.map_err(ConvertError::Fallback)
+}
+
+/// Whether [`packed`] has a function for the picture.
+pub(crate) fn is_fast(picture: &Picture<'_>, color: Color) -> bool {
+    Colors::of(picture.layout, color).is_some() && picture.is_for_the_fast_converter()
+}
+
+/// Writes a picture for which [`is_fast`] holds into rows that are `stride` bytes apart.
+///
+/// `rows` begins with the first pixel and holds at least the last one.
+pub(crate) fn packed(
+    picture: &Picture<'_>,
+    color: Color,
+    order: Order,
+    rows: &mut [u8],
+    stride: usize,
+) -> Result<(), ConvertError> {
+    let row_bytes = picture.width as usize * order.pixel_bytes();
+    let expected = stride * (picture.height as usize - 1) + row_bytes;
+    if rows.len() < expected {
+        return Err(ConvertError::TooShort { expected, found: rows.len() });
+    }
+    let colors = Colors::of(picture.layout, color).ok_or_else(|| no_function(picture))?;
+    match picture.layout {
+        SourceLayout::Bgr | SourceLayout::Rgb => {
+            reorder(picture, order, rows, stride);
+            Ok(())
+        }
+        _ => match picture.fields() {
+            None => {
+                picture.in_bands(rows, (stride, row_bytes), |band, rows, stride| yuv(band, colors, order, rows, stride))
+            }
             Some([top, bottom]) => {
-                let row_bytes = frame.width as usize * 3;
-                top.in_bands(rows, |band, rows| yuv(band, colors, order, rows))?;
-                bottom.in_bands(&mut rows[row_bytes..], |band, rows| yuv(band, colors, order, rows))
+                let field = (stride * 2, row_bytes);
+                top.in_bands(rows, field, |band, rows, stride| yuv(band, colors, order, rows, stride))?;
+                let rows = &mut rows[stride..];
+                bottom.in_bands(rows, field, |band, rows, stride| yuv(band, colors, order, rows, stride))
             }
         },
     }
 }
 
-/// Converts and scales by the slow way, whatever the layout.
-///
-/// # Errors
-///
-/// As [`convert`].
-pub(crate) fn fallback(frame: &FrameRef<'_>, geometry: &Geometry, dst: &mut [u8]) -> Result<(), ConvertError> {
-    let too_short = ConvertError::TooShort { expected: geometry.len as usize, found: dst.len() };
-    let rows = dst.get_mut(..geometry.len as usize).ok_or(too_short)?;
-    let size = (geometry.width, geometry.height);
-    frame.fallback.convert_into(geometry.format, size, rows).map_err(ConvertError::Fallback)
+fn no_function(picture: &Picture<'_>) -> ConvertError {
+    ConvertError::Fallback(format!("no fast function for pictures of {:?}", picture.layout))
 }
 
-/// Order of the three bytes of a target pixel.
-#[derive(Clone, Copy, Eq, PartialEq)]
-enum Order {
+/// Order of the bytes of a target pixel.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
     Bgr,
     Rgb,
+    /// Red, green, blue and a byte that says nothing.
+    Rgba,
 }
 
 impl Order {
-    fn of(format: PixelFormat) -> Option<Self> {
+    /// The order of a packed format with three bytes a pixel.
+    pub(crate) fn of(format: PixelFormat) -> Option<Self> {
         match format {
             PixelFormat::Bgr => Some(Self::Bgr),
             PixelFormat::Rgb => Some(Self::Rgb),
             _ => None,
         }
+    }
+
+    pub(crate) fn pixel_bytes(self) -> usize {
+        if self == Self::Rgba { 4 } else { 3 }
     }
 }
 
@@ -122,9 +157,9 @@ struct Colors {
 
 impl Colors {
     /// `None` when the fast converter has no function for the layout or the matrix.
-    fn of(frame: &FrameRef<'_>) -> Option<Self> {
-        let range = if frame.color.full_range == 1 { YuvRange::Full } else { YuvRange::Limited };
-        let matrix = match (frame.layout, frame.color.matrix) {
+    fn of(layout: SourceLayout, color: Color) -> Option<Self> {
+        let range = if color.full_range == 1 { YuvRange::Full } else { YuvRange::Limited };
+        let matrix = match (layout, color.matrix) {
             (SourceLayout::Other, _) => return None,
             // Not used for these, whatever the stream says.
             (SourceLayout::Bgr | SourceLayout::Rgb | SourceLayout::Gray8, _) | (_, 5 | 6) => YuvStandardMatrix::Bt601,
@@ -138,150 +173,29 @@ impl Colors {
     }
 }
 
-/// A picture whose planes were checked against its size.
-#[derive(Clone, Copy)]
-struct Picture<'a> {
-    width: u32,
-    height: u32,
-    layout: SourceLayout,
-    planes: [Plane<'a>; 3],
-    /// Bytes from one row of the target to the next.
-    target_stride: u32,
-}
-
-impl<'a> Picture<'a> {
-    fn new(frame: &FrameRef<'a>) -> Result<Self, ConvertError> {
-        let mut picture = Self {
-            width: frame.width,
-            height: frame.height,
-            layout: frame.layout,
-            planes: [Plane { bytes: &[], stride: 0 }; 3],
-            target_stride: frame.width * 3,
-        };
-        for plane in 0..picture.plane_count() {
-            let (row_bytes, rows) = picture.extent(plane);
-            let found = frame.planes.get(plane).copied().unwrap_or(picture.planes[plane]);
-            let expected = found.stride as usize * (rows - 1) + row_bytes;
-            if (found.stride as usize) < row_bytes || found.bytes.len() < expected {
-                let expected = expected.max(row_bytes * rows);
-                return Err(ConvertError::Plane { plane, found: found.bytes.len(), stride: found.stride, expected });
-            }
-            picture.planes[plane] = found;
-        }
-        Ok(picture)
-    }
-
-    fn plane_count(&self) -> usize {
-        match self.layout {
-            SourceLayout::I420 | SourceLayout::I422 | SourceLayout::I444 | SourceLayout::I010 | SourceLayout::I210 => 3,
-            SourceLayout::Nv12 | SourceLayout::P010 => 2,
-            SourceLayout::Gray8 | SourceLayout::Bgr | SourceLayout::Rgb => 1,
-            SourceLayout::Other => 0,
-        }
-    }
-
-    /// Bytes in a row of a plane, and its rows; neither is 0, because a packed geometry has no empty side.
-    fn extent(&self, plane: usize) -> (usize, usize) {
-        let (width, height) = (self.width as usize, self.height as usize);
-        let (samples, rows) = match (self.layout, plane) {
-            (SourceLayout::Bgr | SourceLayout::Rgb, _) => (width * 3, height),
-            (SourceLayout::Nv12 | SourceLayout::P010, 1) => (width.div_ceil(2) * 2, height.div_ceil(2)),
-            (SourceLayout::I420 | SourceLayout::I010, 1..) => (width.div_ceil(2), height.div_ceil(2)),
-            (SourceLayout::I422 | SourceLayout::I210, 1..) => (width.div_ceil(2), height),
-            _ => (width, height),
-        };
-        (samples * self.sample_bytes(), rows)
-    }
-
-    fn sample_bytes(&self) -> usize {
-        if matches!(self.layout, SourceLayout::I010 | SourceLayout::I210 | SourceLayout::P010) { 2 } else { 1 }
-    }
-
-    /// Whether samples of two bytes lie at even addresses, as GStreamer's own memory always does, in rows of an even
-    /// width: of odd ones, which no encoder here makes, `yuv` 0.8.20 panics at some.
-    fn is_for_the_fast_converter(&self) -> bool {
-        let aligned = || self.planes[..self.plane_count()].iter().all(|plane| words(*plane).is_some());
-        self.sample_bytes() == 1 || (self.width.is_multiple_of(2) && aligned())
-    }
-
-    /// The two fields of an interlaced picture, where chroma rows belong to one field each; `None` = to be converted whole.
-    ///
-    /// With chroma at full height each row of a woven picture has its own chroma already.
-    fn fields(&self, flags: FrameFlags) -> Option<[Picture<'a>; 2]> {
-        let halved = self.plane_count() > 1 && self.extent(1).1 < self.height as usize;
-        if !halved || !flags.contains(FrameFlags::INTERLACED) || !self.height.is_multiple_of(4) {
-            return None;
-        }
-        Some([0, 1].map(|first| {
-            let mut field = Self { height: self.height / 2, target_stride: self.target_stride * 2, ..*self };
-            for plane in &mut field.planes[..self.plane_count()] {
-                *plane = Plane { bytes: &plane.bytes[plane.stride as usize * first..], stride: plane.stride * 2 };
-            }
-            field
-        }))
-    }
-
-    /// Converts the picture whole when every plane has all bytes of its last row's stride, else the last rows one by one.
-    ///
-    /// Some functions of `yuv` walk whole strides and would leave out a last row that ends with its last pixel.
-    fn in_bands(
-        &self,
-        rows: &mut [u8],
-        convert: impl Fn(&Picture<'_>, &mut [u8]) -> Result<(), ConvertError>,
-    ) -> Result<(), ConvertError> {
-        let target_stride = self.target_stride as usize;
-        let whole = (0..self.plane_count()).all(|plane| {
-            let rows = self.extent(plane).1;
-            self.planes[plane].bytes.len() >= self.planes[plane].stride as usize * rows
-        });
-        if whole && rows.len() >= target_stride * self.height as usize {
-            return convert(self, rows);
-        }
-        let head = (self.height - 1) & !1;
-        let (head_rows, tail_rows) = rows.split_at_mut(target_stride * head as usize);
-        if head > 0 {
-            convert(&self.band(0, head), head_rows)?;
-        }
-        (head..self.height)
-            .zip(tail_rows.chunks_mut(target_stride))
-            .try_for_each(|(row, target)| convert(&self.band(row, 1), &mut target[..self.width as usize * 3]))
-    }
-
-    /// `height` rows from `first` (which is even, unless `height` is 1), every plane cut to exactly these.
-    fn band(&self, first: u32, height: u32) -> Picture<'a> {
-        let target_stride = if height == 1 { self.width * 3 } else { self.target_stride };
-        let mut band = Self { height, target_stride, ..*self };
-        for plane in 0..self.plane_count() {
-            let Plane { bytes, stride } = self.planes[plane];
-            let halved = self.extent(plane).1 < self.height as usize;
-            let first = if halved { first as usize / 2 } else { first as usize };
-            let (row_bytes, rows) = band.extent(plane);
-            let stride = if rows == 1 { row_bytes } else { stride as usize };
-            let start = self.planes[plane].stride as usize * first;
-            band.planes[plane] = Plane { bytes: &bytes[start..start + stride * rows], stride: stride as u32 };
-        }
-        band
-    }
-}
-
-/// The samples of a plane of two bytes each and the samples from one row to the next; `None` when they are not aligned.
-fn words(plane: Plane<'_>) -> Option<(&[u16], u32)> {
-    let even = &plane.bytes[..plane.bytes.len() & !1];
-    let samples = <[u16]>::ref_from_bytes(even).ok()?;
-    plane.stride.is_multiple_of(2).then_some((samples, plane.stride / 2))
-}
-
-fn yuv(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+fn yuv(
+    picture: &Picture<'_>,
+    colors: Colors,
+    order: Order,
+    rows: &mut [u8],
+    stride: usize,
+) -> Result<(), ConvertError> {
     match picture.layout {
-        SourceLayout::Nv12 => nv12(picture, colors, order, rows),
-        SourceLayout::P010 => p010(picture, colors, order, rows),
-        SourceLayout::Gray8 => gray(picture, colors, order, rows),
-        SourceLayout::I010 | SourceLayout::I210 => planar_of_ten_bits(picture, colors, order, rows),
-        _ => planar(picture, colors, order, rows),
+        SourceLayout::Nv12 => nv12(picture, colors, order, rows, stride),
+        SourceLayout::P010 => p010(picture, colors, order, rows, stride),
+        SourceLayout::Gray8 => gray(picture, colors, order, rows, stride),
+        SourceLayout::I010 | SourceLayout::I210 => planar_of_ten_bits(picture, colors, order, rows, stride),
+        _ => planar(picture, colors, order, rows, stride),
     }
 }
 
-fn planar(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+fn planar(
+    picture: &Picture<'_>,
+    colors: Colors,
+    order: Order,
+    rows: &mut [u8],
+    stride: usize,
+) -> Result<(), ConvertError> {
     let [y, u, v] = picture.planes;
     let image = YuvPlanarImage {
         y_plane: y.bytes,
@@ -296,12 +210,15 @@ fn planar(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) 
     let function = match (picture.layout, order) {
         (SourceLayout::I422, Order::Bgr) => yuv::yuv422_to_bgr,
         (SourceLayout::I422, Order::Rgb) => yuv::yuv422_to_rgb,
+        (SourceLayout::I422, Order::Rgba) => yuv::yuv422_to_rgba,
         (SourceLayout::I444, Order::Bgr) => yuv::yuv444_to_bgr,
         (SourceLayout::I444, Order::Rgb) => yuv::yuv444_to_rgb,
+        (SourceLayout::I444, Order::Rgba) => yuv::yuv444_to_rgba,
         (_, Order::Bgr) => yuv::yuv420_to_bgr,
         (_, Order::Rgb) => yuv::yuv420_to_rgb,
+        (_, Order::Rgba) => yuv::yuv420_to_rgba,
     };
-    Ok(function(&image, rows, picture.target_stride, colors.range, colors.matrix)?)
+    Ok(function(&image, rows, stride as u32, colors.range, colors.matrix)?)
 }
 
 fn planar_of_ten_bits(
@@ -309,6 +226,7 @@ fn planar_of_ten_bits(
     colors: Colors,
     order: Order,
     rows: &mut [u8],
+    stride: usize,
 ) -> Result<(), ConvertError> {
     let [y, u, v] = picture.planes.map(|plane| words(plane).unwrap_or_default());
     let image = YuvPlanarImage {
@@ -324,13 +242,21 @@ fn planar_of_ten_bits(
     let function = match (picture.layout, order) {
         (SourceLayout::I210, Order::Bgr) => yuv::i210_to_bgr,
         (SourceLayout::I210, Order::Rgb) => yuv::i210_to_rgb,
+        (SourceLayout::I210, Order::Rgba) => yuv::i210_to_rgba,
         (_, Order::Bgr) => yuv::i010_to_bgr,
         (_, Order::Rgb) => yuv::i010_to_rgb,
+        (_, Order::Rgba) => yuv::i010_to_rgba,
     };
-    Ok(function(&image, rows, picture.target_stride, colors.range, colors.matrix)?)
+    Ok(function(&image, rows, stride as u32, colors.range, colors.matrix)?)
 }
 
-fn nv12(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+fn nv12(
+    picture: &Picture<'_>,
+    colors: Colors,
+    order: Order,
+    rows: &mut [u8],
+    stride: usize,
+) -> Result<(), ConvertError> {
     let [y, uv, _] = picture.planes;
     let image = YuvBiPlanarImage {
         y_plane: y.bytes,
@@ -343,11 +269,18 @@ fn nv12(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) ->
     let function = match order {
         Order::Bgr => yuv::yuv_nv12_to_bgr,
         Order::Rgb => yuv::yuv_nv12_to_rgb,
+        Order::Rgba => yuv::yuv_nv12_to_rgba,
     };
-    Ok(function(&image, rows, picture.target_stride, colors.range, colors.matrix, YuvConversionMode::Balanced)?)
+    Ok(function(&image, rows, stride as u32, colors.range, colors.matrix, YuvConversionMode::Balanced)?)
 }
 
-fn p010(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+fn p010(
+    picture: &Picture<'_>,
+    colors: Colors,
+    order: Order,
+    rows: &mut [u8],
+    stride: usize,
+) -> Result<(), ConvertError> {
     let [y, uv, _] = picture.planes.map(|plane| words(plane).unwrap_or_default());
     let image = YuvBiPlanarImage {
         y_plane: y.0,
@@ -360,35 +293,50 @@ fn p010(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) ->
     let function = match order {
         Order::Bgr => yuv::p010_to_bgr,
         Order::Rgb => yuv::p010_to_rgb,
+        Order::Rgba => yuv::p010_to_rgba,
     };
-    Ok(function(&image, rows, picture.target_stride, colors.range, colors.matrix, YuvConversionMode::Balanced)?)
+    Ok(function(&image, rows, stride as u32, colors.range, colors.matrix, YuvConversionMode::Balanced)?)
 }
 
-fn gray(picture: &Picture<'_>, colors: Colors, order: Order, rows: &mut [u8]) -> Result<(), ConvertError> {
+fn gray(
+    picture: &Picture<'_>,
+    colors: Colors,
+    order: Order,
+    rows: &mut [u8],
+    stride: usize,
+) -> Result<(), ConvertError> {
     let [y, ..] = picture.planes;
     let image = YuvGrayImage { y_plane: y.bytes, y_stride: y.stride, width: picture.width, height: picture.height };
     let function = match order {
         Order::Bgr => yuv::yuv400_to_bgr,
         Order::Rgb => yuv::yuv400_to_rgb,
+        Order::Rgba => yuv::yuv400_to_rgba,
     };
-    Ok(function(&image, rows, picture.target_stride, colors.range, colors.matrix)?)
+    Ok(function(&image, rows, stride as u32, colors.range, colors.matrix)?)
 }
 
-/// Copies rows of three bytes a pixel, with the outer two swapped unless the order is the `same`.
-fn packed(picture: &Picture<'_>, same: bool, rows: &mut [u8]) -> Result<(), ConvertError> {
-    let Plane { bytes, stride } = picture.planes[0];
-    let row_bytes = picture.width as usize * 3;
-    for (source, target) in bytes.chunks(stride as usize).zip(rows.chunks_exact_mut(row_bytes)) {
-        let source = &source[..row_bytes];
-        if same {
-            target.copy_from_slice(source);
-            continue;
-        }
-        for (source, target) in source.chunks_exact(3).zip(target.chunks_exact_mut(3)) {
-            target.copy_from_slice(&[source[2], source[1], source[0]]);
+/// Copies rows of three bytes a pixel into another order.
+fn reorder(picture: &Picture<'_>, order: Order, rows: &mut [u8], stride: usize) {
+    let Plane { bytes, stride: from } = picture.planes[0];
+    let (row_bytes, wide) = (picture.width as usize * 3, picture.width as usize * order.pixel_bytes());
+    let same = (picture.layout == SourceLayout::Bgr) == (order == Order::Bgr);
+    for (source, target) in bytes.chunks(from as usize).zip(rows.chunks_mut(stride)).take(picture.height as usize) {
+        let (source, target) = (&source[..row_bytes], &mut target[..wide]);
+        match (order, same) {
+            (Order::Rgba, _) => {
+                for (source, target) in source.chunks_exact(3).zip(target.chunks_exact_mut(4)) {
+                    let (first, last) = if same { (0, 2) } else { (2, 0) };
+                    target.copy_from_slice(&[source[first], source[1], source[last], 255]);
+                }
+            }
+            (_, true) => target.copy_from_slice(source),
+            (_, false) => {
+                for (source, target) in source.chunks_exact(3).zip(target.chunks_exact_mut(3)) {
+                    target.copy_from_slice(&[source[2], source[1], source[0]]);
+                }
+            }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -401,12 +349,14 @@ mod tests {
     struct NoFallback;
 
     impl Fallback for NoFallback {
-        fn convert_into(&self, format: PixelFormat, _size: (u32, u32), _rows: &mut [u8]) -> Result<(), String> {
+        fn convert_into(
+            &self,
+            format: PixelFormat,
+            _part: Rect,
+            _size: (u32, u32),
+            _planes: &mut [PlaneMut<'_>],
+        ) -> Result<(), String> {
             Err(format!("no way to {format}"))
-        }
-
-        fn scaled(&self, size: (u32, u32), _with: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
-            Err(format!("no way to {}x{}", size.0, size.1))
         }
     }
 
@@ -423,7 +373,7 @@ mod tests {
         fn random(layout: SourceLayout, width: u32, height: u32, padding: u32, color: Color, seed: u64) -> Self {
             let mut random = fastrand::Rng::with_seed(seed);
             let planes = [Plane { bytes: &[], stride: 0 }; 3];
-            let shape = Picture { width, height, layout, planes, target_stride: width * 3 };
+            let shape = Picture { width, height, layout, planes, interlaced: false };
             let deep = shape.sample_bytes() == 2;
             let legal = |plane: usize| match (color.full_range, plane) {
                 (1, _) if deep => 0..=1023,

@@ -9,9 +9,11 @@
 //!    v                                                                  |
 //!  pipeline/sample.rs   caps, stride, times -> FrameRef<'_> (borrowed)  |
 //!    v                                                                  |
-//!  publish.rs           claim -> scale.rs, convert.rs: BGR -> publish   |
+//!  publish.rs           every output: output.rs                         |
+//!    | rate.rs: is it due? placement.rs: what, where? claim a slot      |
+//!    | paint.rs: resample.rs, convert.rs straight into it; publish      |
 //!    v                                                                  |
-//!  camring_ring::Writer =========== segment named by the camera ========+
+//!  camring_ring::Writer ===== one segment for each of its outputs ======+
 //!
 //!  pipeline/bus.rs --SourceEvent--> camera.rs --> backoff.rs, health.rs   (events only, never pixels)
 //! ```
@@ -30,11 +32,17 @@ pub mod exit;
 pub mod health;
 pub mod limits;
 pub mod log;
+pub mod output;
+pub mod paint;
+mod picture;
 pub mod pipeline;
+pub mod placement;
 pub mod publish;
+pub mod rate;
 pub mod reload;
 pub mod report;
-pub mod scale;
+mod resample;
+pub mod rings;
 pub mod shutdown;
 #[cfg(feature = "sim")]
 pub mod sim;

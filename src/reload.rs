@@ -5,8 +5,9 @@
 //!              |
 //!              v  key by key, against what is in effect
 //!        in place        limits of the supervisor           -> camera.rs
+//!        next frame      rate, region, fit of an output     -> output.rs
 //!        new session     address, transport, decoder, ...   -> camera.rs, with another source
-//!        new generation  slots, sizes, rights of the ring   -> publish.rs, with the next frame
+//!        new generation  slots, sizes, rights of the ring   -> output.rs, with the next frame
 //! ```
 //!
 //! A thread of its own reads the files: neither frames nor the supervisor wait for a disk.
@@ -27,7 +28,8 @@ use crate::camera::{Reload, Renewal};
 use crate::config::{
     self, Access, Camera, Config, ConfigErrors, LoadOptions, LogSettings, MountRoom, Problem, SecretStore, Setting,
 };
-use crate::publish::{Shape, Shared};
+use crate::output::Shape;
+use crate::rings::{Plan, Rings};
 
 /// How long the supervisor may take until it hears of a reload; it is busy for no longer than a teardown.
 const HEARD_WITHIN: Duration = Duration::from_secs(30);
@@ -39,6 +41,8 @@ enum Effect {
     InPlace,
     /// The session with the camera is ended in order and another one begun.
     Session,
+    /// The next frame is as the key says.
+    Frames,
     /// The ring is made anew with the next frame; readers follow by themselves.
     Generation,
 }
@@ -57,8 +61,18 @@ impl Effect {
             | "reconnect.permanent_retry"
             | "reconnect.auth_retry" => Self::InPlace,
             "slots" | "max_size" | "format" | "stale_after" => Self::Generation,
+            "max_fps" => Self::Frames,
             path if path.starts_with("ring.") => Self::Generation,
             _ => Self::Session,
+        }
+    }
+
+    /// What a change of an output's key asks for.
+    fn of_output(path: &str) -> Self {
+        match path {
+            // The ring of one fixed size is as large as that.
+            "slots" | "ring.lease_policy" | "size" | "format" => Self::Generation,
+            _ => Self::Frames,
         }
     }
 
@@ -66,6 +80,7 @@ impl Effect {
         match self {
             Self::InPlace => "in place",
             Self::Session => "in a new session",
+            Self::Frames => "with the next frame",
             Self::Generation => "in a new generation of the ring",
         }
     }
@@ -81,7 +96,6 @@ struct Change {
 }
 
 /// What is in effect, and where to look for something newer.
-#[derive(Debug)]
 pub struct Reloader {
     /// The file that the command line names; `None` = the usual ones.
     pub file: Option<PathBuf>,
@@ -93,8 +107,8 @@ pub struct Reloader {
     pub access: Option<Access>,
     /// How is logged.
     pub log: LogSettings,
-    /// The way to the publisher.
-    pub shared: Arc<Shared>,
+    /// Its rings.
+    pub rings: Arc<Rings>,
 }
 
 /// Answers each request down `hangups` on a thread of its own; without a `reloader`, for a camera that is in no file,
@@ -155,13 +169,23 @@ impl Reloader {
             let hint = format!("restart camring@{}", camera.name);
             return Err(Problem::error(title, hint).at(camera.place_of("segment"), "another name").into());
         }
+        for output in &camera.outputs {
+            let before = self.camera.outputs.iter().find(|before| before.name == output.name);
+            if let Some(before) = before.filter(|before| before.segment != output.segment) {
+                let (name, old, new) = (&output.name, &before.segment, &output.segment);
+                let title =
+                    format!("segment = {new:?} of the output {name} cannot replace {old:?} while the camera runs");
+                let hint = format!("restart camring@{}, or give the output another name", camera.name);
+                return Err(Problem::error(title, hint).at(camera.place.as_ref(), "in this camera").into());
+            }
+        }
         for warning in &config.warnings {
             tracing::warn!(camera = camera.name.as_str(), "{}", line(warning));
         }
         Ok((camera, access, config.log))
     }
 
-    fn take_over(&mut self, camera: Camera, access: Option<Access>, log: LogSettings) -> Reload {
+    fn take_over(&mut self, mut camera: Camera, access: Option<Access>, log: LogSettings) -> Reload {
         let name = camera.name.as_str().to_owned();
         if self.log != log {
             tracing::info!(camera = name, "the settings of [log] have changed; they take effect at the next start");
@@ -169,25 +193,21 @@ impl Reloader {
         }
         let changes =
             changes(&self.camera.settings, &camera.settings, secrets_differ(self.access.as_ref(), access.as_ref()));
-        if changes.is_empty() {
+        let outputs = self.take_over_outputs(&mut camera, &changes);
+        if changes.is_empty() && !outputs {
             tracing::info!(camera = name, "the configuration was read again: nothing has changed for this camera");
+            self.camera = camera;
             return Reload::Kept;
         }
-        for Change { path, from, to } in &changes {
-            let (from, to) = (shown(from.as_ref()), shown(to.as_ref()));
-            tracing::info!(
-                camera = name,
-                key = path,
-                from,
-                to,
-                "{path} has changed; it takes effect {}",
-                Effect::of(path).words()
-            );
-        }
+        tell(&name, "", &changes, Effect::of);
         let any = |effect| changes.iter().any(|change| Effect::of(change.path) == effect);
-        if any(Effect::Generation) {
+        if any(Effect::Generation) || any(Effect::Frames) {
             match assemble::writer_options(&camera, &self.shm) {
-                Ok(options) => self.shared.reshape(Shape { options, limit: assemble::limit(&camera) }),
+                Ok(options) => {
+                    let name = options.ring.clone();
+                    let options = any(Effect::Generation).then_some(options);
+                    self.rings.reshape(&name, Shape { options, look: assemble::look(&camera) });
+                }
                 Err(error) => {
                     tracing::error!(camera = name, "the configuration is not taken over: {error}");
                     return Reload::Kept;
@@ -198,6 +218,87 @@ impl Reloader {
         let (policy, ready_timeout) = (assemble::policy(&camera), camera.ready_timeout);
         (self.camera, self.access) = (camera, access);
         Reload::Renewed(Box::new(Renewal { policy, ready_timeout, source }))
+    }
+
+    /// Ends the outputs that are gone, changes those that differ, adds the new ones; whether there were any. One that cannot
+    /// be had is taken out of `camera`, so that the next reload tries it again.
+    fn take_over_outputs(&self, camera: &mut Camera, of_camera: &[Change]) -> bool {
+        let name = camera.name.as_str().to_owned();
+        let mut any = false;
+        for gone in &self.camera.outputs {
+            if !camera.outputs.iter().any(|output| output.name == gone.name) {
+                any = true;
+                tracing::info!(camera = name, output = gone.name.as_str(), "the output is gone; its ring is stopped");
+                if let Ok(plan) = assemble::output_plan(&self.camera, gone, &self.shm) {
+                    self.rings.remove(&plan.options.ring);
+                }
+            }
+        }
+        // Keys of the camera that its outputs' rings go by.
+        let inherited = of_camera.iter().any(|change| change.path == "stale_after" || change.path.starts_with("ring."));
+        let mut outputs = std::mem::take(&mut camera.outputs);
+        outputs.retain(|output| {
+            let plan = match assemble::output_plan(camera, output, &self.shm) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    tracing::error!(
+                        camera = name,
+                        output = output.name.as_str(),
+                        "the output is not taken over: {error}"
+                    );
+                    return false;
+                }
+            };
+            let Some(before) = self.camera.outputs.iter().find(|before| before.name == output.name) else {
+                any = true;
+                return self.add(&name, output.name.as_str(), plan);
+            };
+            let changes = changes(&before.settings, &output.settings, false);
+            any |= !changes.is_empty();
+            tell(&name, output.name.as_str(), &changes, Effect::of_output);
+            if !changes.is_empty() || inherited {
+                let anew =
+                    inherited || changes.iter().any(|change| Effect::of_output(change.path) == Effect::Generation);
+                let Plan { options, look } = plan;
+                let ring = options.ring.clone();
+                self.rings.reshape(&ring, Shape { options: anew.then_some(options), look });
+            }
+            true
+        });
+        camera.outputs = outputs;
+        any
+    }
+
+    fn add(&self, camera: &str, output: &str, plan: Plan) -> bool {
+        match self.rings.add(plan) {
+            Ok(()) => {
+                tracing::info!(camera, output, "there is a new output; its ring begins with the next frame");
+                true
+            }
+            Err(error) => {
+                tracing::error!(camera, output, "the output cannot be had; reload to try again: {error}");
+                false
+            }
+        }
+    }
+}
+
+/// One line of the log for each change.
+fn tell(camera: &str, output: &str, changes: &[Change], effect: fn(&str) -> Effect) {
+    for Change { path, from, to } in changes {
+        let (from, to, effect) = (shown(from.as_ref()), shown(to.as_ref()), effect(path).words());
+        if output.is_empty() {
+            tracing::info!(camera, key = path, from, to, "{path} has changed; it takes effect {effect}");
+        } else {
+            tracing::info!(
+                camera,
+                output,
+                key = path,
+                from,
+                to,
+                "{path} of output {output} has changed; it takes effect {effect}"
+            );
+        }
     }
 }
 

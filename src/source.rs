@@ -80,22 +80,43 @@ pub struct FrameTiming {
     pub time_source: Option<TimeSource>,
 }
 
-/// Converts and scales pictures where the fast converter has no function.
+/// One plane of a target.
+#[derive(Debug)]
+pub struct PlaneMut<'a> {
+    /// The bytes, from the first row to at least the last byte of the last row.
+    pub bytes: &'a mut [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+}
+
+/// Some of a picture's pixels.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rect {
+    /// Pixels left of it.
+    pub x: u32,
+    /// Rows above it.
+    pub y: u32,
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+/// Converts and scales pictures where the fast way has no function.
 pub trait Fallback {
-    /// Writes the picture, scaled to `size` (width, height), as packed rows of `format` (`bgr`) into `rows`, which has
-    /// exactly `width * 3 * height` bytes.
+    /// Writes `part` of the picture, scaled to `size` (width, height), as `format` (`bgr`, `rgb`, `rgba`, `gray` of the
+    /// picture's own range, `i420` or `nv12`) into `planes`.
     ///
     /// # Errors
     ///
     /// A sentence that names the format and why it cannot be converted.
-    fn convert_into(&self, format: PixelFormat, size: (u32, u32), rows: &mut [u8]) -> Result<(), String>;
-
-    /// Scales the picture to `size` in its own layout, and calls `with` once with the planes of the result.
-    ///
-    /// # Errors
-    ///
-    /// A sentence that names the format and why it cannot be scaled; `with` was not called then.
-    fn scaled(&self, size: (u32, u32), with: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String>;
+    fn convert_into(
+        &self,
+        format: PixelFormat,
+        part: Rect,
+        size: (u32, u32),
+        planes: &mut [PlaneMut<'_>],
+    ) -> Result<(), String>;
 }
 
 /// One decoded picture, borrowed from the decoder for the length of one call.
@@ -118,7 +139,7 @@ pub struct FrameRef<'a> {
     pub flags: FrameFlags,
     /// Source pictures that were lost on the way since the previous one (leaky queue, gate).
     pub lost_before: u32,
-    /// The slow way to convert it, and the way to scale it.
+    /// The slow way to convert and scale it.
     pub fallback: &'a dyn Fallback,
 }
 
@@ -126,6 +147,9 @@ pub struct FrameRef<'a> {
 pub trait FrameSink: Send {
     /// Publishes one picture, or drops and counts it.
     fn frame(&mut self, frame: &FrameRef<'_>);
+
+    /// Makes the changes that were asked for; called between sessions, when no picture comes that would make them.
+    fn settle(&mut self) {}
 }
 
 /// Which pictures the supervisor wants of a session.

@@ -10,6 +10,7 @@ use camring::config::value::Value;
 use camring::config::{
     AutoOr, Camera, Config, LoadOptions, MountRoom, Origin, SecretStore, Source, SourceFile, Transport,
 };
+use camring_ring::PixelFormat;
 use secrecy::ExposeSecret;
 
 const HARD: &str = "p@ss:w/rd#%?";
@@ -464,15 +465,12 @@ fn one_mistake_makes_one_error() {
         ("[camera.a]\nulr = \"rtsp://h/x\"\n", &["unknown key `ulr`"][..]),
         ("[camera.a]\nurl = \"h\"\n", &["url is not an address of a camera"]),
         ("[camera.a]\ntest = 5\n", &["[camera.a.test] has the wrong type"]),
-        ("[camera.a]\ntest = {}\nmax_fps = 5\n", &["max_fps = 5 is not supported yet"]),
+        ("[camera.a]\ntest = {}\n[serve]\npreview = false\n", &["preview = false is not supported yet"]),
         (
             "[defaults]\ntls.verify = false\n[camera.a]\nurl = \"rtsp://h/x\"\n[camera.b]\nurl = \"rtsp://h/y\"\n",
             &["tls.verify = false without tls.allow_insecure = true"],
         ),
-        (
-            "[camera.a.output.small]\nsize = \"10x\"\n[camera.a]\ntest = {}\n",
-            &["outputs are not supported yet", "size = \"10x\" is not a size"],
-        ),
+        ("[camera.a.output.small]\nsize = \"10x\"\n[camera.a]\ntest = {}\n", &["size = \"10x\" is not a size"]),
         ("version = 2\n", &["version = 2 is out of range"]),
         ("camera = 5\n", &["[camera.NAME] has the wrong type"]),
         ("[[camera.a]]\ntest = {}\n", &["[camera.a] has the wrong type"]),
@@ -507,13 +505,101 @@ fn a_key_in_the_wrong_table_is_sent_home() {
 
 #[test]
 fn only_the_default_of_a_later_feature_is_accepted() {
-    let fine = "deinterlace = \"yadif\"\nidle = \"full\"\nmax_fps = 0\nfrozen_after = \"0s\"\n\
-                format = \"bgr\"\ntransport = \"auto\"\naccess_units = \"parse\"\n";
+    let fine = "deinterlace = \"yadif\"\nidle = \"full\"\nmax_fps = 5\nfrozen_after = \"0s\"\n\
+                format = \"rgb\"\ntransport = \"auto\"\naccess_units = \"parse\"\n";
     one(&format!("[camera.a]\ntest = {{}}\n{fine}[serve]\nlisten = \"127.0.0.1:9178\"\npreview = true\n"));
-    for later in ["max_fps = 5", "format = \"rgb\""] {
-        let errors = parse(&format!("[camera.a]\ntest = {{}}\n{later}\n")).unwrap_err();
+    for later in ["listen = \"127.0.0.1:80\"", "preview = false"] {
+        let errors = parse(&format!("[camera.a]\ntest = {{}}\n[serve]\n{later}\n")).unwrap_err();
         assert!(errors.starts_with(&format!("error: {later} is not supported yet\n")), "{errors}");
     }
+}
+
+// --- outputs ---
+
+#[test]
+fn an_output_is_what_it_says_and_has_the_rest_from_its_camera() {
+    use camring::config::{Fit, LeasePolicy, MaxSize};
+    let camera =
+        one("[camera.a]\ntest = {}\nslots = 5\nring.lease_policy = \"off\"\nmax_fps = 7\nmax_size = \"640x480\"\n\
+         [camera.a.output.plain]\n\
+         [camera.a.output.model]\nsize = \"640x640\"\nfit = \"crop\"\nformat = \"rgb-planar-f32\"\nslots = 3\n\
+         normalize = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }\nregion = \"2, 4,100,80\"\nmax_fps = 5\n\
+         ring.lease_policy = \"protect\"\nsegment = \"model-input\"\n");
+    let [plain, model] = &camera.outputs[..] else { panic!("two outputs") };
+    assert_eq!((plain.name.as_str(), plain.segment.as_str()), ("plain", "camring.a.plain"));
+    assert_eq!((plain.size, plain.fit, plain.format), (MaxSize::Source, Fit::Letterbox, PixelFormat::Bgr));
+    assert_eq!((plain.slots, plain.lease_policy, plain.max_fps, plain.region), (5, LeasePolicy::Off, 0, None));
+    assert_eq!((model.segment.as_str(), model.slots, model.max_fps), ("model-input", 3, 5));
+    assert_eq!((model.fit, model.lease_policy), (Fit::Crop, LeasePolicy::Protect));
+    assert_eq!(model.region.map(|part| [part.x, part.y, part.width, part.height]), Some([2, 4, 100, 80]));
+    assert!((model.normalize.scale[0] - 1.0 / (255.0 * 0.25)).abs() < 1e-6);
+    assert_eq!(model.normalize.offset, [-2.0; 3]);
+    let plans = camring::assemble::plans(&camera, &camring_ring::ShmDir::default()).unwrap();
+    let rings: Vec<&str> = plans.iter().map(|plan| plan.options.ring.as_str()).collect();
+    assert_eq!(rings, ["a", "a.plain", "a.model"]);
+    let capacity = |bytes| camring_ring::Capacity::Bytes(bytes);
+    assert_eq!(plans[0].options.capacity, capacity(640 * 480 * 3));
+    assert_eq!(plans[2].options.capacity, capacity(640 * 640 * 12));
+    assert_eq!(plans[2].options.slots, 3);
+}
+
+#[test]
+fn the_effective_configuration_shows_outputs_with_what_they_have_from_their_camera() {
+    let text = "[camera.a]\ntest = {}\nslots = 5\n[camera.a.output.small]\nsize = \"640x640\"\n";
+    let config = parse(text).unwrap();
+    let shown = camring::config::effective::text(&config);
+    let (_, output) = shown.split_once("\n[camera.a.output.small]\n").expect("a table of its own");
+    assert!(output.contains("size = \"640x640\"") && output.contains("segment = \"camring.a.small\""), "{output}");
+    assert!(output.lines().any(|line| line.starts_with("slots = 5") && line.contains("camring.toml:3")), "{output}");
+    let json = camring::config::effective::json(&config);
+    assert_eq!(json["a"]["output.small.size"]["value"], "640x640");
+    assert_eq!(json["a"]["output.small.slots"]["value"], 5);
+    // What is printed can be read again, and means the same.
+    let again = parse(&shown).unwrap_or_else(|errors| panic!("{errors}\n{shown}"));
+    assert_eq!(again.cameras["a"].outputs[0].slots, 5);
+}
+
+#[test]
+fn what_an_output_cannot_be_is_an_error_at_its_line() {
+    for (output, title) in [
+        ("normalize = \"0..1\"\n", "normalize with format = \"bgr\""),
+        ("fit = \"crop\"\n", "fit without a size"),
+        ("size = \"641x480\"\nformat = \"i420\"\n", "a size of 641x480 with format = \"i420\""),
+        ("region = \"1920,0,16,16\"\n", "the region begins outside the picture of 1920x1080"),
+        ("segment = \"camring.a\"\n", "the segment name camring.a is taken twice"),
+        ("max_fps = 241\n", "max_fps = 241 is out of range"),
+        ("format = \"rgba\"\n", "format = \"rgba\" is not one of its words"),
+        ("max_size = \"640x480\"\n", "unknown key `max_size`"),
+    ] {
+        assert_titles(&format!("[camera.a]\ntest = {{}}\n[camera.a.output.small]\n{output}"), &[title]);
+    }
+    let errors =
+        parse("[camera.a]\ntest = {}\n[camera.a.output.x]\n[camera.b]\ntest = {}\nsegment = \"camring.a.x\"\n");
+    assert!(errors.unwrap_err().contains("the segment name camring.a.x is taken twice"));
+    assert_titles(
+        "[camera.a]\ntest = {}\nmax_size = \"641x480\"\nformat = \"nv12\"\n",
+        &["a size of 641x480 with format = \"nv12\""],
+    );
+}
+
+#[test]
+fn frames_that_come_more_rarely_than_they_may_be_old_are_warned_of() {
+    let warned = |text: &str| !parse(text).unwrap().warnings.is_empty();
+    assert!(warned("[camera.a]\ntest = {}\nmax_fps = 1\n"));
+    assert!(!warned("[camera.a]\ntest = {}\nmax_fps = 1\nstale_after = \"3s\"\n"));
+    assert!(!warned("[camera.a]\ntest = {}\n[camera.a.output.x]\nmax_fps = 5\n"));
+    assert!(warned("[camera.a]\ntest = {}\n[camera.a.output.x]\nmax_fps = 1\n"));
+}
+
+#[test]
+fn every_output_counts_when_the_rings_are_weighed_against_the_mount() {
+    let text = "[camera.a]\ntest = { size = \"640x480\" }\n[camera.a.output.model]\nsize = \"1280x1280\"\nformat = \"rgb-planar-f32\"\n";
+    let file = || SourceFile::new("camring.toml".into(), text.to_owned());
+    let errors = Config::from_files(&[file()], &mount(64)).unwrap_err().to_string();
+    assert!(errors.contains("a ring of the output model of 8 slots of 1280x1280 rgb-planar-f32 needs"), "{errors}");
+    let warnings = Config::from_files(&[file()], &mount(155)).unwrap().warnings;
+    assert!(warnings.iter().any(|warning| warning.title.contains("2 rings together need")), "{warnings:?}");
+    assert!(Config::from_files(&[file()], &mount(1024)).unwrap().warnings.is_empty());
 }
 
 // --- what a good file means ---

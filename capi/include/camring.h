@@ -619,3 +619,17 @@ const char *camring_strerror(int code);
 #endif  // __cplusplus
 
 #endif  /* CAMRING_H */
+
+#ifndef CAMRING_TO_SOURCE
+#define CAMRING_TO_SOURCE
+// Where the point (x, y) of a frame lies in the camera's own picture: undoes region, crop, letterbox and scale. Points are
+// counted from the top left corner: the middle of the first pixel is (0.5, 0.5). 0, or -1 for a frame that says no scale.
+static inline int camring_to_source(const struct camring_frame *frame, double x, double y, double *source_x, double *source_y)
+{
+    if (!(frame->scale_x > 0) || !(frame->scale_y > 0))
+        return -1;
+    *source_x = (x - frame->offset_x) / frame->scale_x;
+    *source_y = (y - frame->offset_y) / frame->scale_y;
+    return 0;
+}
+#endif  /* CAMRING_TO_SOURCE */

@@ -107,6 +107,16 @@ inline cv::Mat mat(const camring_frame &frame, unsigned plane)
 
 } // namespace detail
 
+/// Where the point (x, y) of a frame lies in the camera's own picture: undoes region, crop, letterbox and scale. Points are
+/// counted from the top left corner: the middle of the first pixel is (0.5, 0.5).
+inline std::pair<double, double> to_source(const camring_frame &frame, double x, double y)
+{
+    std::pair<double, double> source;
+    if (camring_to_source(&frame, x, y, &source.first, &source.second) != 0)
+        throw std::invalid_argument("frame " + std::to_string(frame.seq) + " says no scale, so there is no way back");
+    return source;
+}
+
 /// A copied frame: its description through ->, and pixels of its own, kept from read to read.
 class Frame {
 public:

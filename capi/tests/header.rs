@@ -87,7 +87,8 @@ fn there_are_at_most_a_dozen_functions() {
     let text = header();
     let mut names: Vec<&str> = text
         .lines()
-        .filter(|line| !line.starts_with([' ', '*', '/']))
+        // What is written out in the header is no function of the library.
+        .filter(|line| !line.starts_with([' ', '*', '/']) && !line.starts_with("static inline"))
         .filter_map(|line| line.split_once('(').map(|(before, _)| before))
         .filter_map(|before| before.rsplit([' ', '*']).next())
         .filter(|name| name.starts_with("camring_"))

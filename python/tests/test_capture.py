@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,6 +31,19 @@ def test_a_stock_loop_reads_new_pictures_only(writer: StartWriter) -> None:
     assert capture.get(5) > 0
     capture.release()
     assert not capture.isOpened() and capture.read() == (False, None)
+
+
+def test_a_loop_that_needs_a_second_for_each_picture_reads_the_newest_one_each_time(writer: StartWriter) -> None:
+    writer("front", "--size", "64x48", "--fps", "50")
+    capture = camring.VideoCapture("front", timeout=DEADLINE)
+    with camring.attach("front", timeout=DEADLINE) as onlooker:
+        for _ in range(3):
+            time.sleep(1)  # the model at work
+            newest = onlooker.latest().seq
+            ok, picture = capture.read()
+            assert ok and picture is not None
+            assert int(capture.get(1)) >= newest, "a picture that was not the newest any more"
+            assert picture.tobytes() == payload_of(int(capture.get(1)), picture.nbytes)
 
 
 def test_grab_and_retrieve_give_the_same_picture_in_memory_of_its_own(writer: StartWriter) -> None:

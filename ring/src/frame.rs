@@ -485,6 +485,20 @@ pub struct FrameMeta {
 }
 
 impl FrameMeta {
+    /// Where the point (`x`, `y`) of this picture lies in the camera's own picture: undoes region, crop, letterbox and scale.
+    ///
+    /// Points are counted from the top left corner, so that the middle of the first pixel is (0.5, 0.5). Corners of a box are
+    /// points: what was found in an output is where it is in the full picture.
+    ///
+    /// `None` when the scale is none, which our writer never says.
+    #[must_use]
+    pub fn to_source(&self, x: f64, y: f64) -> Option<(f64, f64)> {
+        let back = |at: f64, scale: f32, offset: f32| {
+            (scale.is_normal() && offset.is_finite()).then(|| (at - f64::from(offset)) / f64::from(scale))
+        };
+        Some((back(x, self.scale.0, self.offset.0)?, back(y, self.scale.1, self.offset.1)?))
+    }
+
     /// Metadata of a frame with this geometry; everything else at its default.
     #[must_use]
     pub fn new(geometry: Geometry) -> Self {

@@ -210,4 +210,19 @@ mod tests {
         meta.source_unix_ns = None;
         assert_eq!(decode(&encode(&meta)), meta);
     }
+
+    #[test]
+    fn a_point_leads_back_through_region_letterbox_and_scale() {
+        let mut meta = FrameMeta::new(Geometry::packed(640, 640, PixelFormat::Rgb).unwrap());
+        assert_eq!(meta.to_source(3.5, 7.0), Some((3.5, 7.0)));
+        // 1280x720 from (640, 360) on, letterboxed.
+        meta.scale = (0.5, 0.5);
+        meta.offset = (-320.0, 140.0 - 180.0);
+        assert_eq!(meta.to_source(0.0, 140.0), Some((640.0, 360.0)));
+        assert_eq!(meta.to_source(640.0, 500.0), Some((1920.0, 1080.0)));
+        for wrong in [0.0, f32::NAN, f32::INFINITY] {
+            meta.scale.1 = wrong;
+            assert_eq!(meta.to_source(0.0, 0.0), None);
+        }
+    }
 }

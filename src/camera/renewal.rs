@@ -46,10 +46,18 @@ impl Camera {
             }
             source = renewal.source;
         }
+        self.settle_sink();
         if source.is_none() {
             self.health.reloaded();
         }
         source
+    }
+
+    /// Has the sink make the changes that were asked for, while it is home; otherwise the next picture does.
+    pub(super) fn settle_sink(&mut self) {
+        if let Some(sink) = self.sink.at_home() {
+            sink.settle();
+        }
     }
 
     /// Uses another source from the next session on; the one before must be home. What failed with it does not count.

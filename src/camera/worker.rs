@@ -32,6 +32,11 @@ impl<T> Home<T> {
         self.value.take().map(|value| Loan::new(value, self.door.clone()))
     }
 
+    /// The value, while it is not lent.
+    pub(crate) fn at_home(&mut self) -> Option<&mut T> {
+        self.value.as_mut()
+    }
+
     /// Takes in what came down the road.
     pub(crate) fn keep(&mut self, value: T) {
         self.value = Some(value);

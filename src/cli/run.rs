@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use camring_ring::process::exit_now;
-use camring_ring::{Housekeeping, HousekeepingEvent, Reason, ShmDir, Started, StatusHandle, Writer};
+use camring_ring::{Reason, ShmDir, StatusHandle};
 use crossbeam_channel::bounded;
 use secrecy::SecretString;
 
@@ -20,8 +20,9 @@ use crate::exit::{Exit, Failure};
 use crate::health::Health;
 use crate::limits;
 use crate::log;
-use crate::publish::{Publisher, Shared};
+use crate::publish::Publisher;
 use crate::reload::{self, Reloader};
+use crate::rings::Rings;
 use crate::shutdown;
 
 /// Longest password read from standard input, bytes.
@@ -82,30 +83,26 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     }
     let (hangup, hangups) = bounded(1);
     let stop = shutdown::listen(Some(hangup), || exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
-    let options = assemble::writer_options(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
-    let (writer, started) = Writer::start(options).map_err(create_failure)?;
-    let status = writer.status();
-    announce(&job.camera, &status, &started);
-    let _house = keep_house(&job.camera, status.clone())?;
-    let shared = Arc::new(Shared::default());
+    let plans = assemble::plans(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
+    let (rings, publisher) = Rings::open(job.camera.name.as_str(), plans).map_err(create_failure)?;
     let reloader = job.log.map(|log| Reloader {
         file: args.config.clone(),
         shm,
         camera: job.camera.clone(),
         access: access.clone(),
         log,
-        shared: Arc::clone(&shared),
+        rings: Arc::clone(&rings),
     });
     let reloads = reload::spawn(reloader, hangups).map_err(|e| Failure::new(Exit::Failure, e))?;
     let source = assemble::source(&job.camera, access);
-    let mut supervisor = supervise(&job.camera, source, writer, &status, shared).with_reloads(reloads);
+    let mut supervisor = supervise(&job.camera, source, publisher, &rings).with_reloads(reloads);
     match supervisor.run(&stop) {
         Outcome::Stopped => {
-            status.stopped(Reason::Operator);
+            rings.stopped(Reason::Operator);
             Ok(())
         }
         Outcome::StopOverran => {
-            status.stopped(Reason::Operator);
+            rings.stopped(Reason::Operator);
             exit_now(0)
         }
         Outcome::TeardownOverran => exit_now(Exit::Temporary as u8),
@@ -115,21 +112,20 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 fn supervise(
     camera: &Camera,
     source: Box<dyn crate::source::FrameSource>,
-    writer: Writer,
-    status: &StatusHandle,
-    shared: Arc<Shared>,
+    publisher: Publisher,
+    rings: &Arc<Rings>,
 ) -> Supervisor {
-    let name = camera.name.as_str().to_owned();
+    let main = rings.main();
     Supervisor::new(Parts {
         source,
-        sink: Box::new(Publisher::new(name.clone(), writer, assemble::limit(camera), Arc::clone(&shared))),
-        board: Box::new(RingBoard::new(status.clone(), shared)),
+        sink: Box::new(publisher),
+        board: Box::new(RingBoard::new(Arc::clone(rings))),
         clock: Arc::new(SystemClock),
         policy: assemble::policy(camera),
         health: Health::from_environment(camera.ready_timeout),
-        past: if status.had_frames() { Past::HadFrames } else { Past::Empty },
-        session_id: status.session(),
-        name,
+        past: if main.as_ref().is_some_and(StatusHandle::had_frames) { Past::HadFrames } else { Past::Empty },
+        session_id: main.map_or(0, |main| main.session()),
+        name: camera.name.as_str().to_owned(),
     })
 }
 
@@ -160,61 +156,4 @@ fn read_password() -> Result<SecretString, Failure> {
         return Err(Failure::message(Exit::Usage, message));
     }
     Ok(SecretString::from(line))
-}
-
-fn announce(camera: &Camera, status: &StatusHandle, started: &Started) {
-    let name = camera.name.as_str();
-    for note in &started.notes {
-        tracing::info!(camera = name, "{note}");
-    }
-    if let Some(why) = &started.not_adopted {
-        tracing::warn!(camera = name, "the old ring is replaced: {why}");
-    }
-    let (adopted, seq, torn_repaired) = (started.adopted, status.newest().0, started.torn_repaired);
-    tracing::info!(camera = name, segment = camera.segment, adopted, seq, torn_repaired, "the ring is ready");
-}
-
-fn keep_house(camera: &Camera, status: StatusHandle) -> Result<Housekeeping, Failure> {
-    let name = camera.name.as_str().to_owned();
-    Housekeeping::spawn(status, move |event| tell(&name, event)).map_err(|e| Failure::new(Exit::Failure, e))
-}
-
-/// What housekeeping has found, as a line of the log.
-fn tell(camera: &str, event: HousekeepingEvent) {
-    match event {
-        HousekeepingEvent::Relinked(names) => {
-            tracing::warn!(camera, names, "somebody removed names of the ring; they are back");
-        }
-        HousekeepingEvent::Lost => {
-            tracing::error!(camera, "both names of the ring are gone; the next frame makes a new one");
-        }
-        HousekeepingEvent::NamesFailed(error) => tracing::error!(camera, "{error}"),
-        HousekeepingEvent::Unwatched(why) => {
-            tracing::info!(camera, "removed names of the ring come back within a second, not at once: {why}");
-        }
-        HousekeepingEvent::LocksSlow { locks, pause: Some(pause) } => {
-            let (locks, pause_s) = (known(locks), pause.as_secs());
-            tracing::warn!(
-                camera,
-                locks,
-                pause_s,
-                "readers' locks make claims slow; leases are not honoured for a while"
-            );
-        }
-        HousekeepingEvent::LocksSlow { locks, pause: None } => {
-            let locks = known(locks);
-            tracing::warn!(
-                camera,
-                locks,
-                "readers' locks make claims slow; lease policy protect honours them all the same"
-            );
-        }
-        HousekeepingEvent::LocksFine => tracing::info!(camera, "claims are quick again; leases are honoured"),
-        event => tracing::info!(camera, ?event, "housekeeping"),
-    }
-}
-
-/// A number of locks where the kernel shows it.
-fn known(locks: Option<usize>) -> String {
-    locks.map_or_else(|| "unknown".to_owned(), |locks| locks.to_string())
 }

@@ -17,9 +17,11 @@ use super::size::FrameSize;
 use super::url::CameraUrl;
 use super::value::{Kind, Value};
 use super::words::{
-    AccessUnits, AutoOr, Deinterlace, HugePages, Idle, LeasePolicy, OnCorrupt, Switch, TestPattern, Transport,
+    AccessUnits, AutoOr, Deinterlace, Fit, HugePages, Idle, LeasePolicy, OnCorrupt, Switch, TestPattern, Transport,
 };
 use super::{resolve, validate};
+use crate::paint::Normalize;
+use crate::source::Rect;
 
 /// One camera. `Debug` shows no secret.
 #[derive(Clone, Debug)]
@@ -68,10 +70,39 @@ pub struct Camera {
     pub reconnect: Reconnect,
     /// How the ring is made.
     pub ring: RingSettings,
+    /// More rings from the same decoder, in the order of the file.
+    pub outputs: Vec<Output>,
     /// Every setting with its origin, in the order of the documentation; unset ones are missing.
     pub settings: Vec<Setting>,
     /// Where the camera begins in its file; `None` = on the command line.
     pub place: Option<Place>,
+}
+
+/// One more ring from a camera's decoder.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Its name; its ring is `CAMERA.NAME`.
+    pub name: CameraName,
+    /// Public name of its segment in the memory mount.
+    pub segment: String,
+    /// Size of its frames.
+    pub size: MaxSize,
+    /// How pictures are made to fit a fixed size.
+    pub fit: Fit,
+    /// Layout of its pixels.
+    pub format: PixelFormat,
+    /// How bytes become floats, with a format of floats.
+    pub normalize: Normalize,
+    /// Part of the camera's picture.
+    pub region: Option<Rect>,
+    /// Frames a second at most; 0 = as sent.
+    pub max_fps: u32,
+    /// Frames that its ring keeps, 3 to 256.
+    pub slots: u32,
+    /// What happens to a slot that a reader holds.
+    pub lease_policy: LeasePolicy,
+    /// Every setting with its origin, in the order of the documentation; unset ones are missing.
+    pub settings: Vec<Setting>,
 }
 
 /// Where a camera's pictures come from.
@@ -122,7 +153,7 @@ pub struct TestPicture {
     pub fps: u32,
 }
 
-/// The largest frame.
+/// The largest frame of a camera, the size of an output's frames.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum MaxSize {
     /// The ring becomes as large as the frames need.
@@ -317,9 +348,9 @@ impl Camera {
             layer.entries.insert("password", Entry { value, place: None });
         }
         let nothing = Layer::default();
-        let merged = Merged { camera: &layer, defaults: &nothing };
+        let merged = Merged::camera(&layer, &nothing);
         validate::camera(&merged, None, &mut problems);
-        match resolve::camera(&name, &merged) {
+        match resolve::camera(&name, &merged, &[]) {
             Some(camera) if problems.is_empty() => Ok(camera),
             _ => Err(ConfigErrors::new(problems)),
         }

@@ -163,8 +163,6 @@ impl Walk<'_> {
         for item in in_order(outputs) {
             let name = self.name("output", item.0);
             let layer = self.table(Table::Output, &title.replace("NAME", item.0.get_ref()), item);
-            let problem = Problem::error("outputs are not supported yet", "remove this table");
-            self.problems.push(problem.at(layer.place.as_ref(), "an output of its own"));
             found.extend(name.map(|name| (name, layer)));
         }
         found
@@ -225,10 +223,7 @@ impl Walk<'_> {
         if let Some(value) = &value
             && let Some(hint) = key.not_yet(value)
         {
-            let title = match key.support {
-                keys::Support::None => format!("{} is not supported yet", key.path),
-                _ => format!("{} = {value} is not supported yet", key.path),
-            };
+            let title = format!("{} = {value} is not supported yet", key.path);
             self.problems.push(Problem::error(title, hint).at(Some(&place), "not in this version"));
         }
         Entry { value, place: Some(place) }

@@ -16,13 +16,18 @@ pub fn text(config: &Config) -> String {
 }
 
 fn camera_text(camera: &Camera) -> String {
-    let lines: Vec<(String, String)> = camera
-        .settings
-        .iter()
-        .map(|setting| (format!("{} = {}", setting.key.path, setting.value), origin(setting)))
-        .collect();
+    let mut text = table_text(&format!("[camera.{}]", camera.name), &camera.settings);
+    for output in &camera.outputs {
+        text += &table_text(&format!("\n[camera.{}.output.{}]", camera.name, output.name), &output.settings);
+    }
+    text
+}
+
+fn table_text(title: &str, settings: &[Setting]) -> String {
+    let lines: Vec<(String, String)> =
+        settings.iter().map(|setting| (format!("{} = {}", setting.key.path, setting.value), origin(setting))).collect();
     let longest = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0).min(60);
-    let mut text = format!("[camera.{}]\n", camera.name);
+    let mut text = format!("{title}\n");
     for (line, origin) in lines {
         writeln!(text, "{line:longest$}  # {origin}").expect("a string takes every write");
     }
@@ -34,7 +39,7 @@ fn origin(setting: &Setting) -> String {
     setting.origin.place().map_or_else(|| word.to_owned(), |place| format!("{word}, {place}"))
 }
 
-/// The same as JSON: camera, then key, then `value`, `origin` and, when it stands in a file, `file`, `line`, `column`.
+/// The same as JSON: camera, then key (`output.NAME.KEY` for an output's), then `value`, `origin` and, when it stands in a file, `file`, `line`, `column`.
 #[must_use]
 pub fn json(config: &Config) -> Json {
     let setting = |setting: &Setting| {
@@ -49,7 +54,11 @@ pub fn json(config: &Config) -> Json {
         (setting.key.path.to_owned(), Json::Object(object))
     };
     let camera = |camera: &Camera| {
-        let settings: Map<String, Json> = camera.settings.iter().map(setting).collect();
+        let mut settings: Map<String, Json> = camera.settings.iter().map(setting).collect();
+        for output in &camera.outputs {
+            let named = |(path, value): (String, Json)| (format!("output.{}.{path}", output.name), value);
+            settings.extend(output.settings.iter().map(setting).map(named));
+        }
         (camera.name.to_string(), Json::Object(settings))
     };
     Json::Object(config.cameras.values().map(camera).collect())

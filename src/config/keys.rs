@@ -11,8 +11,8 @@ use super::name::did_you_mean;
 use super::url::looks_secret;
 use super::value::{Kind, Value};
 use super::words::{
-    AccessUnits, Deinterlace, HugePages, Idle, LeasePolicy, LogFormat, LogLevel, OnCorrupt, TestPattern, Transport,
-    Word,
+    AccessUnits, Deinterlace, Fit, HugePages, Idle, LeasePolicy, LogFormat, LogLevel, OnCorrupt, TestPattern,
+    Transport, Word,
 };
 
 /// Where a key may stand.
@@ -70,12 +70,8 @@ impl Table {
 pub enum Support {
     /// Everything.
     Full,
-    /// The default, or these words of it.
-    Words(&'static [&'static str]),
     /// The default only.
     DefaultOnly,
-    /// Nothing: the key may not stand in the file yet.
-    None,
 }
 
 /// One key of the file. `Debug` shows its path.
@@ -138,17 +134,12 @@ impl Key {
     /// Why a value that was read well cannot be used yet; `None` when it can.
     #[must_use]
     pub fn not_yet(&self, value: &Value) -> Option<String> {
-        let supported = match self.support {
-            Support::Full => return None,
-            Support::Words(words) => match value {
-                Value::Word(word) if words.contains(word) => return None,
-                _ => words.join(", "),
-            },
-            Support::DefaultOnly if self.builtin() == Some(value) => return None,
-            Support::DefaultOnly => self.default.unwrap_or("nothing").to_owned(),
-            Support::None => return Some("remove it".to_owned()),
-        };
-        Some(format!("supported now: {supported}"))
+        match self.support {
+            Support::DefaultOnly if self.builtin() != Some(value) => {
+                Some(format!("supported now: {}", self.default.unwrap_or("nothing")))
+            }
+            Support::Full | Support::DefaultOnly => None,
+        }
     }
 
     /// Default and range as one line of documentation.
@@ -158,9 +149,7 @@ impl Key {
         let range = self.kind.expects();
         let later = match self.support {
             Support::Full => String::new(),
-            Support::Words(words) => format!("; supported now: {}", words.join(", ")),
             Support::DefaultOnly => "; only the default is supported now".to_owned(),
-            Support::None => "; not supported yet".to_owned(),
         };
         format!("{default}; {range}{later}")
     }
@@ -176,7 +165,9 @@ const fn millis(millis: u64) -> Duration {
 
 const HOUR: u64 = 3600;
 const FORMATS: &[&str] = &["bgr", "rgb", "gray", "i420", "nv12", "rgb-planar-f32"];
-const FITS: &[&str] = &["letterbox", "stretch", "crop"];
+const FITS: &[&str] = Fit::WORDS;
+const FORMAT: &str = "Layout of the pixels that readers get: bgr (OpenCV's order), rgb, gray (luma, 0 to 255), i420 and nv12 \
+    (as the camera's colours are), rgb-planar-f32 (three planes of floats, 0 to 1, for models).";
 const JITTER: Kind = Kind::Duration { min: seconds(0), max: seconds(10) };
 const STALL: Kind = Kind::Duration { min: millis(500), max: seconds(HOUR) };
 const RETRY: Kind = Kind::DurationRange { min: millis(100), max: seconds(24 * HOUR) };
@@ -194,8 +185,7 @@ pub static KEYS: &[Key] = &[
         "Frames that the ring keeps. One slot of 1920x1080 bgr is 5.94 MiB. Raise it when slow readers report \
          overruns: one for each reader that holds a lease.",
     ),
-    Key::new(Shared, "format", Kind::Words(FORMATS), r#""bgr""#, "Layout of the pixels that readers get.")
-        .supporting(Support::Words(&["bgr"])),
+    Key::new(Shared, "format", Kind::Words(FORMATS), r#""bgr""#, FORMAT),
     Key::new(
         Shared,
         "transport",
@@ -276,8 +266,7 @@ pub static KEYS: &[Key] = &[
         Kind::Integer { min: 0, max: 240 },
         "0",
         "Frames a second at most, evenly spaced; 0 delivers them as sent.",
-    )
-    .supporting(Support::DefaultOnly),
+    ),
     Key::new(
         Shared,
         "idle",
@@ -490,13 +479,68 @@ pub static KEYS: &[Key] = &[
          pictures (video/x-raw). Without sync=false they wait for their time. Nothing else of a camera applies to it: \
          no gate, no lag, no time of arrival but that of the decoded picture. A password in it makes this file a secret.",
     ),
-    Key::new(Output, "size", Kind::Either(&["source"], &Kind::Size), r#""source""#, "Size of the output."),
-    Key::new(Output, "fit", Kind::Words(FITS), r#""letterbox""#, "How the picture is made to fit the size."),
-    Key::new(Output, "format", Kind::Words(FORMATS), r#""bgr""#, "Layout of the pixels."),
-    Key::unset(Output, "normalize", Kind::Normalize, r#""0..1""#, "How bytes become floats."),
-    Key::unset(Output, "region", Kind::Region, r#""0,0,1920,1080""#, "Part of the source, before size."),
-    Key::new(Output, "max_fps", Kind::Integer { min: 0, max: 240 }, "0", "Frames a second at most; 0 is as sent."),
-    Key::unset(Output, "segment", Kind::Segment, r#""camring.front.small""#, "Public name in the memory mount."),
+    Key::new(
+        Output,
+        "size",
+        Kind::Either(&["source"], &Kind::Size),
+        r#""source""#,
+        "Size of its frames; source is that of the camera's picture, or of the region. Smaller pictures are the average of \
+         the area, larger ones are interpolated.",
+    ),
+    Key::new(
+        Output,
+        "fit",
+        Kind::Words(FITS),
+        r#""letterbox""#,
+        "How the picture is made to fit the size: letterbox keeps all of it and its aspect and pads with gray 114, stretch \
+         keeps all of it and not its aspect, crop fills the frame with the middle. Each frame says how points map back.",
+    ),
+    Key::new(Output, "format", Kind::Words(FORMATS), r#""bgr""#, FORMAT),
+    Key::unset(
+        Output,
+        "normalize",
+        Kind::Normalize,
+        r#""0..1""#,
+        "How bytes become floats, with format rgb-planar-f32: 0..1 divides by 255, which is also what happens when it is not \
+         set; mean and std make (byte / 255 - mean) / std of each channel.",
+    ),
+    Key::unset(
+        Output,
+        "region",
+        Kind::Region,
+        r#""0,0,1920,1080""#,
+        "Part of the camera's picture, before size: its left and top edge (rounded down to even numbers; top to multiples \
+         of 4 while the picture is interlaced), width and height. What lies outside the picture is left out.",
+    ),
+    Key::new(
+        Output,
+        "max_fps",
+        Kind::Integer { min: 0, max: 240 },
+        "0",
+        "Frames a second at most, evenly spaced by the camera's time; 0 delivers them as sent.",
+    ),
+    Key::unset(
+        Output,
+        "slots",
+        Kind::Integer { min: 3, max: 256 },
+        "8",
+        "Frames that this ring keeps; the camera's number when it is not set.",
+    ),
+    Key::unset(
+        Output,
+        "ring.lease_policy",
+        Kind::Words(LeasePolicy::WORDS),
+        r#""fresh""#,
+        "What happens to a slot that a reader holds; as the camera's when it is not set. The other keys of ring are the \
+         camera's.",
+    ),
+    Key::unset(
+        Output,
+        "segment",
+        Kind::Segment,
+        r#""camring.front.small""#,
+        "Public name in the memory mount; camring.CAMERA.OUTPUT when it is not set.",
+    ),
     Key::new(
         Serve,
         "listen",

@@ -45,6 +45,12 @@ impl CameraName {
     pub fn default_segment(&self) -> String {
         format!("camring.{}", self.0)
     }
+
+    /// The public name of the segment of this camera's output `output`.
+    #[must_use]
+    pub fn output_segment(&self, output: &Self) -> String {
+        format!("{}.{output}", self.default_segment())
+    }
 }
 
 impl fmt::Display for CameraName {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use camring_ring::frame::PixelFormat;
 
 use super::camera::{
-    Camera, CameraAddress, Decode, DecodeDevice, Group, MaxSize, Origin, Password, Reconnect, RingSettings, Setting,
-    Source, TestPicture, Tls, from_folder,
+    Camera, CameraAddress, Decode, DecodeDevice, Group, MaxSize, Origin, Output, Password, Reconnect, RingSettings,
+    Setting, Source, TestPicture, Tls, from_folder,
 };
 use super::document::Layer;
 use super::duration::DurationRange;
@@ -16,20 +16,32 @@ use super::report::Place;
 use super::url::Scheme;
 use super::value::Value;
 use super::words::{AutoOr, Switch, Word};
+use crate::paint::Normalize;
+use crate::source::Rect;
 
 /// A camera's keys over the defaults.
 #[derive(Clone, Copy)]
 pub(super) struct Merged<'a> {
     pub(super) camera: &'a Layer,
     pub(super) defaults: &'a Layer,
+    table: Table,
 }
 
 const IN_TABLE: &str = "the table of keys gives this key this kind, and a default";
 
 impl<'a> Merged<'a> {
+    pub(super) fn camera(camera: &'a Layer, defaults: &'a Layer) -> Self {
+        Self { camera, defaults, table: Table::Camera }
+    }
+
+    /// An output's keys, which have no defaults but the built-in ones.
+    pub(super) fn output(output: &'a Layer, nothing: &'a Layer) -> Self {
+        Self { camera: output, defaults: nothing, table: Table::Output }
+    }
+
     /// The value that counts; refused ones count as not said.
     pub(super) fn value(&self, path: &str) -> Option<&'a Value> {
-        self.said(path).map(|(value, _)| value).or_else(|| keys::find(Table::Camera, path)?.builtin())
+        self.said(path).map(|(value, _)| value).or_else(|| keys::find(self.table, path)?.builtin())
     }
 
     /// Where the value that counts stands.
@@ -111,9 +123,31 @@ impl<'a> Merged<'a> {
 
     /// The largest frame.
     pub(super) fn max_size(&self) -> MaxSize {
-        match self.value("max_size") {
+        self.size("max_size")
+    }
+
+    pub(super) fn size(&self, path: &str) -> MaxSize {
+        match self.value(path) {
             Some(Value::Size(size)) => MaxSize::Fixed(*size),
             _ => MaxSize::Source,
+        }
+    }
+
+    pub(super) fn format(&self) -> PixelFormat {
+        self.take("format", |value| PixelFormat::from_word(&value.text()))
+    }
+
+    pub(super) fn region(&self) -> Option<Rect> {
+        match self.value("region") {
+            Some(Value::Region(region)) => Some(*region),
+            _ => None,
+        }
+    }
+
+    fn normalize(&self) -> Normalize {
+        match self.value("normalize") {
+            Some(Value::MeanStd(mean, std)) => Normalize::of(*mean, *std),
+            _ => Normalize::default(),
         }
     }
 
@@ -241,14 +275,45 @@ impl<'a> Merged<'a> {
     }
 }
 
+/// The output that the layer describes, of a camera with these settings.
+fn output(camera: &CameraName, name: &CameraName, layer: &Layer, of: &Merged<'_>) -> Output {
+    let nothing = Layer::default();
+    let merged = Merged::output(layer, &nothing);
+    // What an output does not say is as its camera has it.
+    let from = |path: &str| if merged.said(path).is_some() { merged } else { *of };
+    let segment = merged.text("segment").map_or_else(|| camera.output_segment(name), str::to_owned);
+    let setting = |key: &'static keys::Key| {
+        let source = from(key.path);
+        let (value, origin) = match (key.path, source.value(key.path)) {
+            ("segment", _) => (Value::Text(segment.clone()), merged.origin("segment")),
+            ("slots" | "ring.lease_policy", Some(value)) => (value.clone(), source.origin(key.path)),
+            (path, _) => (merged.value(path)?.clone(), merged.origin(path)),
+        };
+        Some(Setting { key, value, origin })
+    };
+    Output {
+        name: name.clone(),
+        size: merged.size("size"),
+        fit: merged.word("fit"),
+        format: merged.format(),
+        normalize: merged.normalize(),
+        region: merged.region(),
+        max_fps: merged.number("max_fps"),
+        slots: from("slots").number("slots"),
+        lease_policy: from("ring.lease_policy").word("ring.lease_policy"),
+        settings: keys::of_table(Table::Output).filter_map(setting).collect(),
+        segment,
+    }
+}
+
 /// The camera that the layers describe; `None` without a source, which validation has noted.
-pub(super) fn camera(name: &CameraName, merged: &Merged<'_>) -> Option<Camera> {
+pub(super) fn camera(name: &CameraName, merged: &Merged<'_>, outputs: &[(CameraName, Layer)]) -> Option<Camera> {
     Some(Camera {
         name: name.clone(),
         source: merged.source()?,
         segment: merged.segment(name),
         slots: merged.number("slots"),
-        format: merged.take("format", |value| PixelFormat::from_word(&value.text())),
+        format: merged.format(),
         transport: merged.word("transport"),
         jitter_buffer: merged.auto_or_duration("jitter_buffer"),
         stall_after: merged.auto_or_duration("stall_after"),
@@ -266,6 +331,7 @@ pub(super) fn camera(name: &CameraName, merged: &Merged<'_>) -> Option<Camera> {
         decode: merged.decode(),
         reconnect: merged.reconnect(),
         ring: merged.ring(),
+        outputs: outputs.iter().map(|(of, layer)| output(name, of, layer, merged)).collect(),
         settings: merged.settings(name),
         place: merged.camera.place.clone(),
     })

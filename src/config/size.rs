@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use camring_ring::Writer;
+use camring_ring::frame::{Geometry, PixelFormat};
 use camring_ring::layout::{SLOTS_MAX, SLOTS_MIN};
 pub use camring_ring::mebibytes;
 
@@ -37,16 +38,11 @@ impl FrameSize {
         Ok(Self { width: side("width", width)?, height: side("height", height)? })
     }
 
-    /// Whether a frame of `other` fits into a slot made for this size: as many bytes or fewer.
+    /// Bytes of one frame of a format of the configuration.
     #[must_use]
-    pub fn holds(self, other: Self) -> bool {
-        other.bgr_bytes() <= self.bgr_bytes()
-    }
-
-    /// Bytes of one frame, three a pixel.
-    #[must_use]
-    pub fn bgr_bytes(self) -> u64 {
-        u64::from(self.width) * u64::from(self.height) * 3
+    pub fn bytes(self, format: PixelFormat) -> u64 {
+        let geometry = Geometry::packed(self.width, self.height, format);
+        geometry.expect("the longest sides make planes of 1 GiB, and every format here is a picture").len
     }
 }
 
@@ -56,13 +52,13 @@ impl fmt::Display for FrameSize {
     }
 }
 
-/// Bytes of the file of a ring with `slots` slots for frames of `size` (bgr).
+/// Bytes of the file of a ring with `slots` slots for frames of `size` and `format`.
 ///
 /// A number of slots that makes no ring, which is a mistake reported by itself, counts as the nearest that does.
 #[must_use]
-pub fn ring_bytes(size: FrameSize, slots: u32) -> u64 {
+pub fn ring_bytes(size: FrameSize, format: PixelFormat, slots: u32) -> u64 {
     let slots = slots.clamp(SLOTS_MIN, SLOTS_MAX);
-    Writer::format_bytes(slots, size.bgr_bytes()).expect("the longest sides make less than 1 TiB in all")
+    Writer::format_bytes(slots, size.bytes(format)).expect("the longest sides make less than 1 TiB in all")
 }
 
 /// How much room the memory mount has.
@@ -112,6 +108,7 @@ mod tests {
 
     #[test]
     fn a_ring_is_as_large_as_its_layout_says() {
+        let ring_bytes = |size, slots| ring_bytes(size, PixelFormat::Bgr, slots);
         assert_eq!(ring_bytes(HD, 8), (2 << 20) + 8 * 6_225_920);
         assert_eq!(ring_bytes(FrameSize { width: 640, height: 360 }, 8), (64 << 10) + 8 * 720_896);
         let tiny = FrameSize { width: 16, height: 16 };
@@ -122,9 +119,11 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_holds_what_has_no_more_bytes() {
-        assert!(HD.holds(FrameSize { width: 1080, height: 1920 }));
-        assert!(!HD.holds(FrameSize { width: 1921, height: 1080 }));
+    fn a_frame_has_the_bytes_of_its_format() {
+        let bytes = |format| FrameSize { width: 33, height: 17 }.bytes(format);
+        assert_eq!([PixelFormat::Bgr, PixelFormat::Rgb, PixelFormat::Gray].map(bytes), [1683, 1683, 561]);
+        assert_eq!([PixelFormat::I420, PixelFormat::Nv12].map(bytes), [561 + 2 * 153; 2]);
+        assert_eq!(bytes(PixelFormat::RgbPlanarF32), 33 * 17 * 12);
     }
 
     #[test]

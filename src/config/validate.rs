@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use camring_ring::frame::PixelFormat;
+
 use super::camera::MaxSize;
+use super::document::{CameraTable, Layer};
 use super::duration;
 use super::name::CameraName;
 use super::report::{Place, Problem, Severity};
@@ -11,6 +14,7 @@ use super::resolve::Merged;
 use super::size::{FrameSize, MountRoom, mebibytes, ring_bytes};
 use super::url::redacted;
 use super::value::Value;
+use crate::source::Rect;
 
 const SOURCES: [&str; 5] = ["url", "test", "file", "device", "pipeline"];
 /// The shortest `frozen_after` that is not off.
@@ -26,8 +30,12 @@ pub(super) fn camera(merged: &Merged<'_>, mount: Option<&MountRoom>, problems: &
     tls(merged, problems);
     reconnect(merged, problems);
     frozen(merged, problems);
+    slow_for_stale(merged.number("max_fps"), merged.duration("stale_after"), merged.place("max_fps"), problems);
+    if let MaxSize::Fixed(size) = merged.max_size() {
+        even_sides(merged.format(), size, merged.place("max_size"), problems);
+    }
     if let Some(mount) = mount {
-        ring_fits(merged, mount, problems);
+        Room::of_camera(merged).check(mount, problems);
     }
 }
 
@@ -157,35 +165,163 @@ fn known_size(merged: &Merged<'_>) -> Option<FrameSize> {
     }
 }
 
-fn ring_fits(merged: &Merged<'_>, mount: &MountRoom, problems: &mut Vec<Problem>) {
-    let (size, slots) = (known_size(merged), merged.number("slots"));
-    let bytes = ring_bytes(size.unwrap_or(LIKELY), slots);
-    if bytes <= mount.total_bytes {
+/// A ring of the configuration, for the question whether the mount holds it.
+struct Room<'a> {
+    /// What is made: `a ring`, or `a ring of the output NAME`.
+    what: String,
+    /// Size of its frames; `None` = not known before the first one.
+    size: Option<FrameSize>,
+    format: PixelFormat,
+    slots: u32,
+    size_place: Option<&'a Place>,
+    slots_place: Option<&'a Place>,
+}
+
+impl<'a> Room<'a> {
+    fn of_camera(merged: &Merged<'a>) -> Self {
+        let size = known_size(merged);
+        let size_place = merged.place("max_size").or_else(|| merged.place("test.size"));
+        let size_place = size_place.or_else(|| merged.camera.tables.get("test"));
+        let unknown = || SOURCES.iter().find_map(|name| merged.place(name));
+        Self {
+            what: "a ring".to_owned(),
+            size,
+            format: merged.format(),
+            slots: merged.number("slots"),
+            size_place: if size.is_some() { size_place } else { unknown() }.or(merged.camera.place.as_ref()),
+            slots_place: merged.place("slots"),
+        }
+    }
+
+    fn of_output(name: &CameraName, layer: &'a Layer, nothing: &'a Layer, camera: &Merged<'a>) -> Self {
+        let merged = Merged::output(layer, nothing);
+        let source = || camera.test().map(|test| test.size);
+        let size = match (merged.size("size"), merged.region()) {
+            (MaxSize::Fixed(size), _) => Some(size),
+            // A region is no larger than the picture; one that is smaller is not known to be cut.
+            (MaxSize::Source, Some(Rect { width, height, .. })) => Some(FrameSize { width, height }),
+            (MaxSize::Source, None) => source(),
+        };
+        let own_slots = layer.entries.contains_key("slots");
+        let slots = if own_slots { merged } else { *camera };
+        Self {
+            what: format!("a ring of the output {name}"),
+            size,
+            format: merged.format(),
+            slots: if own_slots { slots_of(layer).unwrap_or(3) } else { camera.number("slots") },
+            size_place: merged.place("size").or_else(|| merged.place("region")).or(layer.place.as_ref()),
+            slots_place: slots.place("slots"),
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        ring_bytes(self.size.unwrap_or(LIKELY), self.format, self.slots)
+    }
+
+    /// Notes a ring that the mount cannot hold.
+    fn check(&self, mount: &MountRoom, problems: &mut Vec<Problem>) {
+        let bytes = self.bytes();
+        if bytes <= mount.total_bytes {
+            return;
+        }
+        let Self { what, size, format, slots, .. } = self;
+        let (path, has) = (mount.path.display(), mebibytes(mount.total_bytes));
+        let needs = format!("needs {}, {path} has {has}", mebibytes(bytes));
+        let kind = if *format == PixelFormat::Bgr { String::new() } else { format!(" {format}") };
+        let (title, severity, label) = match size {
+            Some(size) => {
+                (format!("{what} of {slots} slots of {size}{kind} {needs}"), Severity::Error, "the largest frame")
+            }
+            None => (
+                format!("{what} of {slots} slots of {LIKELY}{kind}, if the camera sends that, {needs}"),
+                Severity::Warning,
+                "its size is not known yet",
+            ),
+        };
+        let hint = format!("fewer slots, a smaller frame, or a larger mount: mount -o remount,size=SIZE {path}");
+        let problem = Problem::error(title, hint).at(self.size_place, label);
+        problems.push(problem.at(self.slots_place, "the number of slots").as_severity(severity));
+    }
+}
+
+fn slots_of(layer: &Layer) -> Option<u32> {
+    match layer.entries.get("slots")?.value {
+        Some(Value::Integer(slots)) => u32::try_from(slots).ok(),
+        _ => None,
+    }
+}
+
+/// Notes what is impossible or doubtful about one output of a camera.
+pub(super) fn output(
+    name: &CameraName,
+    layer: &Layer,
+    camera: &Merged<'_>,
+    mount: Option<&MountRoom>,
+    problems: &mut Vec<Problem>,
+) {
+    let nothing = Layer::default();
+    let merged = Merged::output(layer, &nothing);
+    let format = merged.format();
+    if merged.place("normalize").is_some() && format != PixelFormat::RgbPlanarF32 {
+        let hint = "write format = \"rgb-planar-f32\", or remove normalize";
+        let problem = Problem::error(format!("normalize with format = \"{format}\""), hint);
+        problems.push(problem.at(merged.place("normalize"), "bytes stay bytes in this format"));
+    }
+    if merged.place("fit").is_some() && merged.size("size") == MaxSize::Source {
+        let problem = Problem::error("fit without a size", "write size = \"WIDTHxHEIGHT\", or remove fit");
+        problems.push(problem.at(merged.place("fit"), "there is nothing to fit into"));
+    }
+    if let MaxSize::Fixed(size) = merged.size("size") {
+        even_sides(format, size, merged.place("size"), problems);
+    }
+    let stale = camera.duration("stale_after");
+    slow_for_stale(merged.number("max_fps"), stale, merged.place("max_fps"), problems);
+    if let (Some(region), Some(test)) = (merged.region(), camera.test())
+        && (region.x >= test.size.width || region.y >= test.size.height)
+    {
+        let title = format!("the region begins outside the picture of {}", test.size);
+        let problem = Problem::error(title, "choose one inside");
+        problems.push(problem.at(merged.place("region"), "nothing to be seen there"));
+    }
+    if let Some(mount) = mount {
+        Room::of_output(name, layer, &nothing, camera).check(mount, problems);
+    }
+}
+
+/// 4:2:0 of an odd side makes no array.
+fn even_sides(format: PixelFormat, size: FrameSize, place: Option<&Place>, problems: &mut Vec<Problem>) {
+    let shared = matches!(format, PixelFormat::I420 | PixelFormat::Nv12);
+    if shared && !(size.width.is_multiple_of(2) && size.height.is_multiple_of(2)) {
+        let title = format!("a size of {size} with format = \"{format}\"");
+        let problem = Problem::error(title, "choose even sides, or another format");
+        problems.push(problem.at(place, "two pixels share their colour, so both sides must be even"));
+    }
+}
+
+/// A ring whose frames are meant to be further apart than they may be old.
+fn slow_for_stale(max_fps: u32, stale: Duration, place: Option<&Place>, problems: &mut Vec<Problem>) {
+    if max_fps == 0 || stale.is_zero() || stale.as_millis() * u128::from(max_fps) >= 1500 {
         return;
     }
-    let (path, has) = (mount.path.display(), mebibytes(mount.total_bytes));
-    let needs = format!("needs {}, {path} has {has}", mebibytes(bytes));
-    let slots_place = merged.place("slots");
-    let (title, severity, place, label) = match size {
-        Some(size) => {
-            let size_place = merged.place("max_size").or_else(|| merged.place("test.size"));
-            let place = size_place.or_else(|| merged.camera.tables.get("test"));
-            (format!("a ring of {slots} slots of {size} {needs}"), Severity::Error, place, "the largest frame")
-        }
-        None => {
-            let title = format!("a ring of {slots} slots of {LIKELY}, if the camera sends that, {needs}");
-            (title, Severity::Warning, SOURCES.iter().find_map(|name| merged.place(name)), "its size is not known yet")
-        }
-    };
-    let hint = format!("fewer slots, a smaller frame, or a larger mount: mount -o remount,size=SIZE {path}");
-    let problem = Problem::error(title, hint).at(place.or(merged.camera.place.as_ref()), label);
-    problems.push(problem.at(slots_place, "the number of slots").as_severity(severity));
+    let title = format!("max_fps = {max_fps} and stale_after = \"{}\"", duration::format(stale));
+    let problem = Problem::error(title, "raise stale_after above the time between two frames, or max_fps");
+    let problem = problem.at(place, "readers would see \"stale\" between two frames");
+    problems.push(problem.as_severity(Severity::Warning));
 }
 
 /// A warning when the rings whose size is known do not fit together.
-pub(super) fn rings_together(cameras: &[Merged<'_>], mount: &MountRoom, problems: &mut Vec<Problem>) {
-    let sizes = || cameras.iter().filter_map(|merged| Some((known_size(merged)?, merged.number("slots"))));
-    let bytes: Vec<u64> = sizes().map(|(size, slots)| ring_bytes(size, slots)).collect();
+pub(super) fn rings_together(
+    tables: &[CameraTable],
+    cameras: &[Merged<'_>],
+    mount: &MountRoom,
+    problems: &mut Vec<Problem>,
+) {
+    let nothing = Layer::default();
+    let rooms = tables.iter().zip(cameras).flat_map(|(table, merged)| {
+        let outputs = table.outputs.iter().map(|(name, layer)| Room::of_output(name, layer, &nothing, merged));
+        std::iter::once(Room::of_camera(merged)).chain(outputs)
+    });
+    let bytes: Vec<u64> = rooms.filter(|room| room.size.is_some()).map(|room| room.bytes()).collect();
     let sum = bytes.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
     if bytes.len() > 1 && sum > mount.total_bytes && bytes.iter().all(|bytes| *bytes <= mount.total_bytes) {
         let (path, has) = (mount.path.display(), mebibytes(mount.total_bytes));
@@ -203,14 +339,14 @@ pub(super) struct Segment {
 }
 
 /// The public names that a camera and its outputs take.
-pub(super) fn segments(name: &CameraName, merged: &Merged<'_>, table: &super::document::CameraTable) -> Vec<Segment> {
+pub(super) fn segments(name: &CameraName, merged: &Merged<'_>, table: &CameraTable) -> Vec<Segment> {
     let place = merged.place("segment").or(merged.camera.place.as_ref());
     let main = Segment { name: merged.segment(name), owner: format!("camera {name}"), place: place.cloned() };
-    let output = |(output, layer): &(CameraName, super::document::Layer)| {
+    let output = |(output, layer): &(CameraName, Layer)| {
         let said = layer.entries.get("segment").and_then(|entry| Some((entry.value.as_ref()?.text(), &entry.place)));
         let (segment, place) = match said {
             Some((segment, place)) => (segment, place.clone()),
-            None => (format!("{}.{output}", name.default_segment()), layer.place.clone()),
+            None => (name.output_segment(output), layer.place.clone()),
         };
         Segment { name: segment, owner: format!("output {name}.{output}"), place }
     };

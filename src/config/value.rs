@@ -9,8 +9,9 @@ use toml::de::DeValue;
 use super::duration::{self, DurationRange};
 use super::name::{self, did_you_mean};
 use super::secret::Template;
-use super::size::FrameSize;
+use super::size::{FrameSize, SIDE_MAX};
 use super::url::{UrlParts, redacted};
+use crate::source::Rect;
 
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +94,10 @@ pub enum Value {
     Text(String),
     /// SHA-256 of a certificate.
     Fingerprint([u8; 32]),
+    /// Part of a picture.
+    Region(Rect),
+    /// Mean and standard deviation of red, green and blue, on the scale of 0 to 1.
+    MeanStd([f64; 3], [f64; 3]),
     /// An address, with what stood before its `@`.
     Url(Box<UrlParts>),
     /// A text shown as it is.
@@ -193,6 +198,7 @@ impl Kind {
             }),
             Self::User => parse_template(text).map(Value::User).map_err(|what| hidden(&what)),
             Self::Password => parse_template(text).map(Value::Password).map_err(|what| hidden(&what)),
+            Self::Region => parse_region(text).map(Value::Region).map_err(|what| refuse(&what)),
             Self::Normalize if text == "0..1" => Ok(Value::Text(text.to_owned())),
             Self::Normalize => Err(refuse("not a range of floats that is known")),
             Self::Pipeline => self
@@ -220,7 +226,6 @@ impl Kind {
                 Ok(_) => Ok(()),
                 Err(_) => Err("it is not an IP address with a port".to_owned()),
             },
-            Self::Region => check_region(text),
             _ => Ok(()),
         }
     }
@@ -235,16 +240,22 @@ impl Kind {
     }
 
     fn parse_normalize(&self, path: &str, table: &toml::de::DeTable<'_>) -> Result<Value, Refusal> {
-        let numbers = |name: &str| {
-            let array = table.get(name).and_then(|value| value.get_ref().as_array());
-            array.is_some_and(|array| {
-                array.len() == 3 && array.iter().all(|value| value.get_ref().is_float() || value.get_ref().is_integer())
-            })
+        let number = |value: &DeValue<'_>| match value {
+            DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(|n| n as f64),
+            DeValue::Float(number) => number.as_str().replace('_', "").parse().ok(),
+            _ => None,
         };
-        if table.len() == 2 && numbers("mean") && numbers("std") {
-            return Ok(Value::Text("mean and std".to_owned()));
+        let numbers = |name: &str| -> Option<[f64; 3]> {
+            let array = table.get(name)?.get_ref().as_array()?;
+            let found: Option<Vec<f64>> = array.iter().map(|value| number(value.get_ref())).collect();
+            found?.try_into().ok().filter(|found: &[f64; 3]| found.iter().all(|value| value.is_finite()))
+        };
+        let refuse = |what: &str| Err(self.refuse(format!("{path} is not {}", self.noun()), what));
+        match (numbers("mean"), numbers("std")) {
+            (Some(_), Some(std)) if std.iter().any(|std| *std <= 0.0) => refuse("a std is not above 0"),
+            (Some(mean), Some(std)) if table.len() == 2 => Ok(Value::MeanStd(mean, std)),
+            _ => refuse("not a mean and a std of three numbers each"),
         }
-        Err(self.refuse(format!("{path} is not {}", self.noun()), "not a mean and a std of three numbers each"))
     }
 
     /// What the key takes, as a noun.
@@ -375,10 +386,15 @@ fn parse_fingerprint(text: &str) -> Result<[u8; 32], String> {
     if digits.len() == 64 { bytes.try_into().map_err(wrong_length) } else { Err(wrong_length(Vec::new())) }
 }
 
-fn check_region(text: &str) -> Result<(), String> {
+fn parse_region(text: &str) -> Result<Rect, String> {
     let numbers: Option<Vec<u32>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
     match numbers.as_deref() {
-        Some([_, _, w, h]) if *w > 0 && *h > 0 => Ok(()),
+        Some([x, y, width, height]) if *width > 0 && *height > 0 => {
+            if [x, y, width, height].into_iter().any(|number| *number > SIDE_MAX) {
+                return Err(format!("a number is above {SIDE_MAX}"));
+            }
+            Ok(Rect { x: *x, y: *y, width: *width, height: *height })
+        }
         Some([_, _, _, _]) => Err("width and height must not be 0".to_owned()),
         _ => Err("it is not four numbers with commas".to_owned()),
     }
@@ -390,6 +406,7 @@ impl fmt::Display for Value {
         match self {
             Self::Flag(flag) => write!(f, "{flag}"),
             Self::Integer(number) => write!(f, "{number}"),
+            Self::MeanStd(..) => f.write_str(&self.text()),
             other => write!(f, "{}", toml::Value::String(other.text())),
         }
     }
@@ -408,6 +425,8 @@ impl Value {
             Self::Size(size) => size.to_string(),
             Self::Mode(mode) => format!("{mode:04o}"),
             Self::Text(text) => redacted(text),
+            Self::Region(Rect { x, y, width, height }) => format!("{x},{y},{width},{height}"),
+            Self::MeanStd(mean, std) => format!("{{ mean = {mean:?}, std = {std:?} }}"),
             Self::Fingerprint(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
             Self::Url(parts) => parts.url.to_string(),
             Self::User(template) => template.exposed(),
@@ -458,6 +477,7 @@ mod tests {
             (Kind::Region, "'0,0,10,10'"),
             (Kind::Pipeline, "'videotestsrc ! appsink name=out'"),
             (Kind::Normalize, "'0..1'"),
+            (Kind::Normalize, "{ mean = [0.485, 0.456, 1], std = [0.229, 0.224, 0.225] }"),
         ] {
             let value = parse(kind, toml).unwrap_or_else(|refusal| panic!("{toml}: {refusal:?}"));
             assert_eq!(parse(kind, &value.to_string()).as_ref(), Ok(&value), "{toml}");
@@ -524,6 +544,23 @@ mod tests {
         let password = parse(Kind::Password, "'hunter2'").unwrap();
         assert_eq!(password.to_string(), "\"***\"");
         assert!(!format!("{password:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn regions_and_normalisations_that_make_no_picture_are_refused() {
+        for (kind, toml, what) in [
+            (Kind::Region, "'0,0,10'", "it is not four numbers with commas"),
+            (Kind::Region, "'0,0,10,0'", "width and height must not be 0"),
+            (Kind::Region, "'-2,0,10,10'", "it is not four numbers with commas"),
+            (Kind::Region, "'0,0,10,20000'", "a number is above 16384"),
+            (Kind::Normalize, "'0..255'", "not a range of floats that is known"),
+            (Kind::Normalize, "{ mean = [0, 0, 0] }", "not a mean and a std of three numbers each"),
+            (Kind::Normalize, "{ mean = [0, 0], std = [1, 1, 1] }", "not a mean and a std of three numbers each"),
+            (Kind::Normalize, "{ mean = [0, 0, nan], std = [1, 1, 1] }", "not a mean and a std of three numbers each"),
+            (Kind::Normalize, "{ mean = [0, 0, 0], std = [1, 0, 1] }", "a std is not above 0"),
+        ] {
+            assert_eq!(parse(kind, toml).unwrap_err().label, what, "{toml}");
+        }
     }
 
     #[test]

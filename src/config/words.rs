@@ -117,6 +117,18 @@ words! {
 }
 
 words! {
+    /// How a picture is made to fit the size of an output.
+    Fit {
+        /// Scaled with its aspect kept, and padded.
+        Letterbox "letterbox",
+        /// Scaled to the size, whatever becomes of its aspect.
+        Stretch "stretch",
+        /// Scaled with its aspect kept, and cut.
+        Crop "crop",
+    }
+}
+
+words! {
     /// Whether the ring asks for huge pages.
     HugePages {
         /// It does not.

@@ -1,8 +1,8 @@
-//! GstVideoConverter: for formats that the fast converter has no function for, and for scaling.
+//! GstVideoConverter: for formats that the fast way has no function for.
 //!
-//! A slot cannot be wrapped into a GStreamer buffer without `unsafe`, so it writes into one buffer of its own, kept
-//! from picture to picture, and the rows are copied from there: one more pass over the target, on a path that costs
-//! ten times the fast one anyway. A scaled picture in the decoder's own format is converted from that buffer.
+//! A slot cannot be wrapped into a GStreamer buffer without `unsafe`, so it writes into a buffer of its own, kept from
+//! picture to picture, and the rows are copied from there: one more pass over the target, on a path that costs ten times
+//! the fast one anyway.
 
 use std::cell::RefCell;
 
@@ -13,17 +13,21 @@ use gst_video::{
     VideoFormat, VideoFrameRef, VideoInfo, VideoResamplerMethod, VideoTransferFunction,
 };
 
-use super::sample;
-use crate::source::{Fallback, Plane, SourceLayout};
+use crate::paint::stored_color;
+use crate::source::{Fallback, PlaneMut, Rect};
 
-/// What is kept from picture to picture of one format.
+/// Converters kept at most: one for each output of a camera that has several of them.
+const KEPT_MAX: usize = 16;
+
+/// What is kept from picture to picture of one source format.
 #[derive(Default)]
-pub(super) struct Scratch(Option<Ready>);
+pub(super) struct Scratch(Vec<Ready>);
 
 /// What comes out of a converter.
 #[derive(Clone, Copy, Eq, PartialEq)]
 struct Wanted {
     format: VideoFormat,
+    part: Rect,
     size: (u32, u32),
 }
 
@@ -38,20 +42,29 @@ struct Ready {
 impl Scratch {
     /// Drops everything; to be called when the source format changes.
     pub(super) fn forget(&mut self) {
-        self.0 = None;
+        self.0.clear();
     }
 
     fn ready(&mut self, source: &VideoInfo, color: Color, wanted: Wanted) -> Result<&mut Ready, String> {
-        if self.0.as_ref().is_none_or(|ready| ready.wanted != wanted) {
-            self.0 = Some(Ready::new(source, color, wanted)?);
-        }
-        Ok(self.0.as_mut().expect("set in the line above"))
+        let known = self.0.iter().position(|ready| ready.wanted == wanted);
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let ready = Ready::new(source, color, wanted)?;
+                if self.0.len() == KEPT_MAX {
+                    self.0.remove(0);
+                }
+                self.0.push(ready);
+                self.0.len() - 1
+            }
+        };
+        Ok(&mut self.0[at])
     }
 }
 
 impl Ready {
     fn new(source: &VideoInfo, color: Color, wanted: Wanted) -> Result<Self, String> {
-        let (name, Wanted { format, size }) = (source.name(), wanted);
+        let (name, Wanted { format, part, size }) = (source.name(), wanted);
         let cannot = |what: &str| {
             let (width, height) = size;
             format!("cannot convert {name} pictures into {} of {width}x{height}: {what}", format.to_str())
@@ -64,17 +77,31 @@ impl Ready {
             .colorimetry_if(&described, !source.is_rgb())
             .build()
             .map_err(|_| cannot("its format is not understood"))?;
-        let same = format == source.format();
+        let gray = stored_color(color, PixelFormat::I420, source.height());
+        let target = match format {
+            VideoFormat::I420 => Some(colorimetry(stored_color(color, PixelFormat::I420, source.height()))),
+            VideoFormat::Nv12 => Some(colorimetry(stored_color(color, PixelFormat::Nv12, source.height()))),
+            VideoFormat::Gray8 => Some(colorimetry(Color { full_range: color.full_range, ..gray })),
+            _ => None,
+        };
+        let yuv = matches!(format, VideoFormat::I420 | VideoFormat::Nv12) && source.is_yuv();
         let out = VideoInfo::builder(format, size.0, size.1)
             .fps(source.fps())
             .interlace_mode(source.interlace_mode())
-            .chroma_site_if(source.chroma_site(), same)
-            .colorimetry_if(&described, same && !source.is_rgb())
+            .chroma_site_if(source.chroma_site(), yuv)
+            .colorimetry_if_some(target.as_ref())
             .build()
             .map_err(|_| cannot("the target is not understood"))?;
         let mut config = VideoConverterConfig::new();
         // As many source pixels as a target pixel covers; two, the fastest, would lose thin lines.
         config.set_resampler_method(VideoResamplerMethod::Linear);
+        if (part.width, part.height) != (source.width(), source.height()) {
+            let [x, y, width, height] = [part.x, part.y, part.width, part.height].map(|side| side as i32);
+            config.set_src_x(x);
+            config.set_src_y(y);
+            config.set_src_width(Some(width));
+            config.set_src_height(Some(height));
+        }
         let converter = VideoConverter::new(&source, &out, Some(config)).map_err(|error| cannot(&error.message))?;
         let buffer = gst::Buffer::with_size(out.size()).map_err(|_| cannot("no memory"))?;
         Ok(Self { wanted, converter, out, buffer })
@@ -103,41 +130,47 @@ fn colorimetry(color: Color) -> VideoColorimetry {
 /// The slow way for one picture.
 pub(super) struct SlowPath<'a> {
     pub picture: &'a VideoFrameRef<&'a gst::BufferRef>,
-    pub layout: SourceLayout,
     pub color: Color,
     pub scratch: &'a RefCell<Scratch>,
 }
 
 impl Fallback for SlowPath<'_> {
-    fn convert_into(&self, format: PixelFormat, size: (u32, u32), rows: &mut [u8]) -> Result<(), String> {
-        let packed = match format {
-            PixelFormat::Bgr => VideoFormat::Bgr,
-            PixelFormat::Rgb => VideoFormat::Rgb,
-            _ => return Err(format!("cannot convert into {format}; packed bgr and rgb are possible")),
+    fn convert_into(
+        &self,
+        format: PixelFormat,
+        part: Rect,
+        size: (u32, u32),
+        planes: &mut [PlaneMut<'_>],
+    ) -> Result<(), String> {
+        let (wide, high) = (size.0 as usize, size.1 as usize);
+        let half = (wide.div_ceil(2), high.div_ceil(2));
+        // Bytes of a row and rows of each plane.
+        let (video, extents): (_, &[(usize, usize)]) = match format {
+            PixelFormat::Bgr => (VideoFormat::Bgr, &[(wide * 3, high)]),
+            PixelFormat::Rgb => (VideoFormat::Rgb, &[(wide * 3, high)]),
+            PixelFormat::Rgba => (VideoFormat::Rgba, &[(wide * 4, high)]),
+            PixelFormat::Gray => (VideoFormat::Gray8, &[(wide, high)]),
+            PixelFormat::I420 => (VideoFormat::I420, &[(wide, high), half, half]),
+            PixelFormat::Nv12 => (VideoFormat::Nv12, &[(wide, high), (half.0 * 2, half.1)]),
+            _ => return Err(format!("cannot convert into {format}; packed pixels and 4:2:0 are possible")),
         };
-        let row_bytes = size.0 as usize * 3;
-        let expected = row_bytes * size.1 as usize;
-        if rows.len() != expected {
-            return Err(format!("the target has {} bytes, the picture needs {expected}", rows.len()));
+        for ((row_bytes, rows), plane) in extents.iter().zip(planes.iter()) {
+            let expected = plane.stride * (rows - 1) + row_bytes;
+            if plane.bytes.len() < expected {
+                return Err(format!("the target has {} bytes, the picture needs {expected}", plane.bytes.len()));
+            }
         }
         let mut scratch = self.scratch.try_borrow_mut().map_err(|_| "the slow converter is in use".to_owned())?;
-        let ready = scratch.ready(self.picture.info(), self.color, Wanted { format: packed, size })?;
-        let target = ready.run(self.picture)?;
-        let stride = target.plane_stride()[0].unsigned_abs() as usize;
-        let converted = target.plane_data(0).map_err(|_| "the slow converter wrote no plane".to_owned())?;
-        for (from, to) in converted.chunks(stride).zip(rows.chunks_exact_mut(row_bytes)) {
-            to.copy_from_slice(&from[..row_bytes]);
+        let ready = scratch.ready(self.picture.info(), self.color, Wanted { format: video, part, size })?;
+        let converted = ready.run(self.picture)?;
+        for (number, ((row_bytes, rows), plane)) in extents.iter().zip(planes.iter_mut()).enumerate() {
+            let stride = converted.plane_stride()[number].unsigned_abs() as usize;
+            let none = |_| "the slow converter wrote no such plane".to_owned();
+            let source = converted.plane_data(number as u32).map_err(none)?;
+            for (from, to) in source.chunks(stride).zip(plane.bytes.chunks_mut(plane.stride)).take(*rows) {
+                to[..*row_bytes].copy_from_slice(&from[..*row_bytes]);
+            }
         }
-        Ok(())
-    }
-
-    fn scaled(&self, size: (u32, u32), with: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
-        let mut scratch = self.scratch.try_borrow_mut().map_err(|_| "the slow converter is in use".to_owned())?;
-        let wanted = Wanted { format: self.picture.format(), size };
-        let ready = scratch.ready(self.picture.info(), self.color, wanted)?;
-        let target = ready.run(self.picture)?;
-        let (planes, count) = sample::planes(&target, self.layout);
-        with(&planes[..count]);
         Ok(())
     }
 }
@@ -162,17 +195,15 @@ mod tests {
     ) -> Result<(), String> {
         let picture = VideoFrameRef::from_buffer_ref_readable(buffer, info).expect("a picture");
         let size = (info.width(), info.height());
-        SlowPath { picture: &picture, layout: SourceLayout::Other, color: BT709, scratch }.convert_into(
-            PixelFormat::Bgr,
-            size,
-            rows,
-        )
+        let part = Rect { x: 0, y: 0, width: size.0, height: size.1 };
+        let planes = &mut [PlaneMut { bytes: rows, stride: size.0 as usize * 3 }];
+        SlowPath { picture: &picture, color: BT709, scratch }.convert_into(PixelFormat::Bgr, part, size, planes)
     }
 
     /// Where the kept buffer's memory is.
     fn kept(scratch: &RefCell<Scratch>) -> usize {
         let scratch = scratch.borrow();
-        let buffer = &scratch.0.as_ref().expect("a converter").buffer;
+        let buffer = &scratch.0.first().expect("a converter").buffer;
         buffer.map_readable().expect("readable").as_ptr().addr()
     }
 
@@ -193,38 +224,6 @@ mod tests {
     }
 
     #[test]
-    fn a_scaled_picture_keeps_its_format_and_its_colours() {
-        gst::init().expect("GStreamer");
-        let info = VideoInfo::builder(VideoFormat::I420, 64, 48).fps((25, 1)).build().expect("a picture");
-        // Left half dark, right half bright, one colour.
-        let luma = |at: usize| if at % 64 < 32 { 40 } else { 200 };
-        let bytes: Vec<u8> = (0..info.size())
-            .map(|at| {
-                if at < 64 * 48 {
-                    luma(at)
-                } else if at < 64 * 60 {
-                    90
-                } else {
-                    170
-                }
-            })
-            .collect();
-        let buffer = gst::Buffer::from_slice(bytes);
-        let picture = VideoFrameRef::from_buffer_ref_readable(&buffer, &info).expect("a picture");
-        let scratch = RefCell::default();
-        let slow = SlowPath { picture: &picture, layout: SourceLayout::I420, color: BT709, scratch: &scratch };
-        let mut seen = 0;
-        slow.scaled((32, 24), &mut |planes| {
-            seen += 1;
-            let at = |plane: usize, x: usize, y: usize| planes[plane].bytes[y * planes[plane].stride as usize + x];
-            assert_eq!((at(0, 4, 4), at(0, 28, 20)), (40, 200));
-            assert_eq!((at(1, 4, 4), at(2, 4, 4)), (90, 170));
-        })
-        .expect("it scales");
-        assert_eq!(seen, 1);
-    }
-
-    #[test]
     fn ten_bit_pictures_of_odd_width_fill_every_row() {
         gst::init().expect("GStreamer");
         // 502 of 1023 in ten bits: mid-gray in limited range, and neutral enough as chroma to stay gray within 10.
@@ -234,6 +233,76 @@ mod tests {
         convert(&buffer, &info, &scratch, &mut rows).expect("it converts");
         assert!(rows.iter().all(|value| (110..=140).contains(value)), "{:?}", &rows[..6]);
         convert(&buffer, &info, &scratch, &mut rows).expect("again, with what was kept");
+    }
+
+    #[test]
+    fn every_format_has_the_part_that_was_asked_for_in_the_colours_of_the_picture() {
+        gst::init().expect("GStreamer");
+        // Ten bits; the left half black, the right half a light gray of limited range: 800 of 1023.
+        let info = VideoInfo::builder(VideoFormat::I42010le, 64, 32).fps((25, 1)).build().expect("a picture");
+        let mut bytes = vec![0; info.size()];
+        for plane in 0..3 {
+            let (side, stride) = (if plane == 0 { 64 } else { 32 }, info.stride()[plane] as usize);
+            for (row, x) in (0..side / 2).flat_map(|row| (0..side).map(move |x| (row, x))) {
+                let value: u16 = if plane > 0 {
+                    512
+                } else if x < 32 {
+                    64
+                } else {
+                    800
+                };
+                bytes[info.offset()[plane] + row * stride + x * 2..][..2].copy_from_slice(&value.to_le_bytes());
+            }
+        }
+        let buffer = gst::Buffer::from_slice(bytes);
+        let picture = VideoFrameRef::from_buffer_ref_readable(&buffer, &info).expect("a picture");
+        let scratch = RefCell::default();
+        let slow = SlowPath { picture: &picture, color: BT709, scratch: &scratch };
+        let part = Rect { x: 40, y: 8, width: 16, height: 8 };
+        // 800 of ten bits is 200 of eight, which is 214 on the scale of 0 to 255.
+        for (format, expected) in [
+            (PixelFormat::Bgr, 214),
+            (PixelFormat::Rgba, 214),
+            (PixelFormat::Gray, 200),
+            (PixelFormat::I420, 200),
+            (PixelFormat::Nv12, 200),
+        ] {
+            let (mut first, mut second, mut third) = (vec![0; 8 * 4 * 5], vec![0; 8 * 5], vec![0; 8 * 5]);
+            let mut planes = [(&mut first, 40), (&mut second, 10), (&mut third, 10)]
+                .map(|(bytes, stride)| PlaneMut { bytes, stride });
+            slow.convert_into(format, part, (8, 4), &mut planes).unwrap_or_else(|error| panic!("{format}: {error}"));
+            assert!(first[0].abs_diff(expected) <= 3, "{format}: {first:?}");
+            if matches!(format, PixelFormat::I420 | PixelFormat::Nv12) {
+                assert!(second[0].abs_diff(128) <= 1, "{format}: {second:?}");
+            }
+        }
+        assert_eq!(scratch.borrow().0.len(), 5, "one converter for each");
+    }
+
+    #[test]
+    fn pictures_of_red_green_and_blue_become_luma_and_chroma() {
+        gst::init().expect("GStreamer");
+        let color = Color { primaries: 1, transfer: 1, matrix: 0, full_range: 1 };
+        let info = VideoInfo::builder(VideoFormat::Gbr, 32, 16).fps((25, 1)).build().expect("a picture");
+        // Green 0, blue 0, red 255.
+        let bytes: Vec<u8> = (0..info.size()).map(|at| if at < info.offset()[2] { 0 } else { 255 }).collect();
+        let buffer = gst::Buffer::from_slice(bytes);
+        let picture = VideoFrameRef::from_buffer_ref_readable(&buffer, &info).expect("a picture");
+        let scratch = RefCell::default();
+        let slow = SlowPath { picture: &picture, color, scratch: &scratch };
+        let part = Rect { x: 0, y: 0, width: 32, height: 16 };
+        // BT.601: red has luma 0.299, which is 81 in limited range and 76 in full.
+        for (format, expected) in [(PixelFormat::I420, [81, 90, 240]), (PixelFormat::Gray, [76, 0, 0])] {
+            let (mut first, mut second, mut third) = (vec![0; 512], vec![0; 128], vec![0; 128]);
+            let mut planes = [(&mut first, 32), (&mut second, 16), (&mut third, 16)]
+                .map(|(bytes, stride)| PlaneMut { bytes, stride });
+            slow.convert_into(format, part, (32, 16), &mut planes).expect("it converts");
+            let found = [first[0], second[0], third[0]];
+            assert!(
+                found.iter().zip(expected).all(|(found, expected)| found.abs_diff(expected) <= 2),
+                "{format}: {found:?}"
+            );
+        }
     }
 
     #[test]

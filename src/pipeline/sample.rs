@@ -181,12 +181,7 @@ impl Tail {
                 .with_if(picture.is_interlaced(), FrameFlags::INTERLACED)
                 .with_if(is_implausible(&timing), FrameFlags::UNTRUSTED_TIME),
             lost_before: u32::try_from(lost_before).unwrap_or(u32::MAX),
-            fallback: &SlowPath {
-                picture: &picture,
-                layout: format.layout,
-                color: format.color,
-                scratch: &self.scratch,
-            },
+            fallback: &SlowPath { picture: &picture, color: format.color, scratch: &self.scratch },
         };
         catch_unwind(AssertUnwindSafe(|| self.sink.frame(&frame)))
             .map_err(|_| internal("publishing a picture panicked; the place is on standard error"))
@@ -358,7 +353,7 @@ fn aspect(par: gst::Fraction) -> (u16, u16) {
 }
 
 /// The planes of a mapped picture and how many there are; none for a layout that only the fallback reads.
-pub(super) fn planes<'a>(picture: &'a VideoFrameRef<&gst::BufferRef>, layout: SourceLayout) -> ([Plane<'a>; 3], usize) {
+fn planes<'a>(picture: &'a VideoFrameRef<&gst::BufferRef>, layout: SourceLayout) -> ([Plane<'a>; 3], usize) {
     let mut planes = [Plane { bytes: &[], stride: 0 }; 3];
     if layout == SourceLayout::Other {
         return (planes, 0);

@@ -1,12 +1,15 @@
 //! P4: a decoder's I420 and NV12 into packed BGR rows, against one memory pass over the same bytes and against
-//! GstVideoConverter; slots rotate, so caches are cold. Prints medians of interleaved rounds in ms per picture.
+//! GstVideoConverter; P11: a second, smaller output of the same picture, against converting the picture whole. Slots
+//! rotate, so caches are cold. Prints medians of interleaved rounds in ms per picture.
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use camring::convert::convert;
-use camring::source::{Fallback, FrameRef, FrameTiming, Plane, SourceLayout};
-use camring_ring::frame::{Color, FrameFlags, Geometry, PixelFormat};
+use camring::paint::{Normalize, Painter};
+use camring::placement::{Size, View};
+use camring::source::{Fallback, FrameRef, FrameTiming, Plane, PlaneMut, Rect, SourceLayout};
+use camring_ring::frame::{Color, Fit, FrameFlags, Geometry, PixelFormat};
 use gst_video::{VideoConverter, VideoFormat, VideoFrameRef, VideoInfo};
 
 const WIDTH: u32 = 1920;
@@ -19,12 +22,8 @@ const LUMA: usize = (WIDTH * HEIGHT) as usize;
 struct NoFallback;
 
 impl Fallback for NoFallback {
-    fn convert_into(&self, format: PixelFormat, _: (u32, u32), _rows: &mut [u8]) -> Result<(), String> {
+    fn convert_into(&self, format: PixelFormat, _: Rect, _: (u32, u32), _: &mut [PlaneMut<'_>]) -> Result<(), String> {
         Err(format!("no fallback to {format} here"))
-    }
-
-    fn scaled(&self, _: (u32, u32), _: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
-        Err("no fallback here".to_owned())
     }
 }
 
@@ -51,18 +50,8 @@ fn ours(layout: SourceLayout, source: &[u8], slot: &mut [u8]) {
     let half = WIDTH / 2;
     let i420 = [(y, WIDTH), (u, half), (v, half)].map(|(bytes, stride)| Plane { bytes, stride });
     let nv12 = [(y, WIDTH), (chroma, WIDTH)].map(|(bytes, stride)| Plane { bytes, stride });
-    let frame = FrameRef {
-        width: WIDTH,
-        height: HEIGHT,
-        layout,
-        planes: if layout == SourceLayout::Nv12 { &nv12 } else { &i420 },
-        color: Color { primaries: 1, transfer: 1, matrix: 1, full_range: 0 },
-        pixel_aspect: (1, 1),
-        timing: FrameTiming::default(),
-        flags: FrameFlags::default(),
-        lost_before: 0,
-        fallback: &NoFallback,
-    };
+    let planes = if layout == SourceLayout::Nv12 { &nv12[..] } else { &i420[..] };
+    let frame = FrameRef { planes, ..described(layout) };
     let geometry = Geometry::packed(WIDTH, HEIGHT, PixelFormat::Bgr).expect("a picture");
     convert(&frame, &geometry, slot).expect("it converts");
 }
@@ -112,6 +101,74 @@ impl Gst {
     }
 }
 
+/// A picture of a size other than the one above, for the comparison of a second output with the picture as a whole.
+struct Second {
+    size: (u32, u32),
+    sources: Vec<Vec<u8>>,
+    painter: Painter,
+}
+
+impl Second {
+    fn new(size: (u32, u32)) -> Self {
+        let mut random = fastrand::Rng::with_seed(2);
+        let bytes = (size.0 * size.1) as usize * 3 / 2;
+        let sources =
+            (0..SLOTS).map(|_| std::iter::repeat_with(|| random.u8(16..=235)).take(bytes).collect()).collect();
+        Self { size, sources, painter: Painter::default() }
+    }
+
+    /// Milliseconds per picture of one round into frames of this view and format.
+    fn round(&mut self, view: View, format: PixelFormat, slots: &mut [Vec<u8>]) -> f64 {
+        let Self { size: (width, height), sources, painter } = self;
+        let (luma, half) = ((*width * *height) as usize, *width / 2);
+        let placement = view.place((*width, *height), 2).expect("it has a place");
+        let geometry = Geometry::packed(placement.size.0, placement.size.1, format).expect("a picture");
+        let began = Instant::now();
+        for picture in 0..PICTURES {
+            let (y, chroma) = sources[picture % SLOTS].split_at(luma);
+            let (u, v) = chroma.split_at(luma / 4);
+            let planes = [(y, *width), (u, half), (v, half)].map(|(bytes, stride)| Plane { bytes, stride });
+            let frame = FrameRef { width: *width, height: *height, planes: &planes, ..described(SourceLayout::I420) };
+            let slot = &mut slots[picture % SLOTS];
+            painter.paint(&frame, &placement, &geometry, &Normalize::default(), slot).expect("it is painted");
+        }
+        began.elapsed().as_secs_f64() * 1e3 / PICTURES as f64
+    }
+}
+
+/// P11 for one size of picture.
+fn second_output(size: (u32, u32), fitted: (u32, u32)) {
+    let mut second = Second::new(size);
+    let mut slots = vec![vec![1; (size.0 * size.1 * 3) as usize]; SLOTS];
+    let view = View { region: None, size: Size::Exactly(fitted.0, fitted.1), fit: Fit::Letterbox };
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for _ in 0..ROUNDS {
+        times[0].push(second.round(View::default(), PixelFormat::Bgr, &mut slots));
+        times[1].push(second.round(view, PixelFormat::Bgr, &mut slots));
+        times[2].push(second.round(view, PixelFormat::RgbPlanarF32, &mut slots));
+    }
+    let [whole, packed, floats] = times.map(median);
+    println!("{}x{} whole     {whole:.3}", size.0, size.1);
+    println!("  {}x{} bgr     {packed:.3}   {:.2} x the whole picture", fitted.0, fitted.1, packed / whole);
+    println!("  {}x{} floats  {floats:.3}   {:.2} x the whole picture", fitted.0, fitted.1, floats / whole);
+}
+
+/// A frame of this layout without pixels.
+fn described(layout: SourceLayout) -> FrameRef<'static> {
+    FrameRef {
+        width: WIDTH,
+        height: HEIGHT,
+        layout,
+        planes: &[],
+        color: Color { primaries: 1, transfer: 1, matrix: 1, full_range: 0 },
+        pixel_aspect: (1, 1),
+        timing: FrameTiming::default(),
+        flags: FrameFlags::default(),
+        lost_before: 0,
+        fallback: &NoFallback,
+    }
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -147,4 +204,6 @@ fn main() {
     );
     println!("videoconvert i420    {i420_gst:.3}");
     println!("videoconvert nv12    {nv12_gst:.3}");
+    second_output((1920, 1080), (640, 640));
+    second_output((3840, 2160), (1920, 1080));
 }

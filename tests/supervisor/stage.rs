@@ -12,8 +12,8 @@ use camring::clock::{Clock, Mono, TestClock};
 use camring::health::Health;
 use camring::shutdown::Stop;
 use camring::source::{
-    Fallback, FrameRef, FrameSink, FrameSource, FrameTiming, Loan, Plane, Progress, RetryClass, RetryReason, Session,
-    SourceEvent, SourceLayout,
+    Fallback, FrameRef, FrameSink, FrameSource, FrameTiming, Loan, PlaneMut, Progress, Rect, RetryClass, RetryReason,
+    Session, SourceEvent, SourceLayout,
 };
 use camring_ring::frame::{Color, FrameFlags, PixelFormat, Reason, State};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
@@ -159,12 +159,8 @@ impl FrameSink for StageSink {
 struct NoFallback;
 
 impl Fallback for NoFallback {
-    fn convert_into(&self, format: PixelFormat, _: (u32, u32), _: &mut [u8]) -> Result<(), String> {
+    fn convert_into(&self, format: PixelFormat, _: Rect, _: (u32, u32), _: &mut [PlaneMut<'_>]) -> Result<(), String> {
         Err(format!("no {format} on this stage"))
-    }
-
-    fn scaled(&self, _: (u32, u32), _: &mut dyn FnMut(&[Plane<'_>])) -> Result<(), String> {
-        Err("no scaling on this stage".to_owned())
     }
 }
 

@@ -33,6 +33,25 @@ static void errors_are_exceptions_with_the_whole_sentence()
     }
 }
 
+static void points_lead_back_to_the_cameras_picture()
+{
+    camring_frame frame = {};
+    // 1920x1080 letterboxed into 640x640, and then only the part from 960 columns on.
+    frame.scale_x = frame.scale_y = 1.0f / 3;
+    frame.offset_y = 140;
+    const auto [x, y] = camring::to_source(frame, 320, 320);
+    CHECK(x > 959.99 && x < 960.01 && y > 539.99 && y < 540.01);
+    frame.offset_x = -320;
+    CHECK(camring::to_source(frame, 0, 140).first > 959.99);
+    frame.scale_x = 0;
+    try {
+        camring::to_source(frame, 0, 0);
+        CHECK(false);
+    } catch (const std::invalid_argument &error) {
+        CHECK(std::string(error.what()) == "frame 0 says no scale, so there is no way back");
+    }
+}
+
 static void frames_keep_their_pixels_and_grow(const camring::Ring &ring)
 {
     using namespace std::chrono_literals;
@@ -105,6 +124,7 @@ int main()
 try {
     using namespace std::chrono_literals;
     errors_are_exceptions_with_the_whole_sentence();
+    points_lead_back_to_the_cameras_picture();
     camring::Ring ring("yard");
     CHECK(std::strcmp(ring.info().camera, "yard") == 0);
     CHECK(!ring.wait(0s));
