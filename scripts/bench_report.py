@@ -59,7 +59,7 @@ def table(report: Report) -> str:
     ]
     if report.quick:
         head += ["**A quick run**: short rounds, to try the tools. Its figures are not to be quoted.", ""]
-    elif max(of["load_before"], 0) > 0.5:
+    if of["load_before"] > 0.5:
         head += ["**Not a quiet machine**: other work ran at the same time. Ratios say something, times and percentiles little.", ""]
     head += [
         f"{met} of {len(judged)} goals met.",

@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand, this one only dispatches.
 
+mod bench;
 mod bridge;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+mod latency;
 mod list;
 mod output;
 mod rm;
@@ -45,6 +47,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)]
 pub enum Command {
+    Bench(bench::Args),
     Bridge(bridge::Args),
     /// Validate the configuration and say everything that is wrong with it.
     Check(check::Args),
@@ -71,6 +74,7 @@ pub enum Command {
 /// Whatever the subcommand reports, with the exit code of the table in `exit.rs`.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Bench(args) => bench::run(&args, &cli.global),
         Command::Bridge(args) => bridge::run(&args, &cli.global),
         Command::Check(args) => check::run(&cli.global, &args),
         #[cfg(feature = "sim")]
