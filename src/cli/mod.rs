@@ -1,9 +1,11 @@
 //! The command line: one file per subcommand, this one only dispatches.
 
+mod bench;
 mod bridge;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+mod latency;
 mod list;
 mod output;
 mod rm;
@@ -45,6 +47,7 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 #[allow(missing_docs)]
 pub enum Command {
+    Bench(bench::Args),
     Bridge(bridge::Args),
     Check(check::Args),
     /// Show the whole path on the embedded camera: RTSP, capture, ring, readers; exit 0 when all is right.
@@ -70,6 +73,7 @@ pub enum Command {
 /// Whatever the subcommand reports, with the exit code of the table in `exit.rs`.
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
+        Command::Bench(args) => bench::run(&args, &cli.global),
         Command::Bridge(args) => bridge::run(&args, &cli.global),
         Command::Check(args) => check::run(&cli.global, &args),
         #[cfg(feature = "sim")]

@@ -19,6 +19,10 @@
 //! | `flags` | array of words |
 //! | `source_seq`, `pts_ns`, `lag_ms` | number of the decoded picture, its time in the stream, arrival to conversion |
 //! | `painted`, `latency_ms`, `verify_error` | with `--verify`: the number painted by the simulated camera, time from its painting to this read, why there is none |
+//!
+//! With `--latency` frames have no lines; at the end there is one object with `event` = `latency`: `ring`, `basis`
+//! (`painted` or `arrival`; `null` without a frame), `frames`, `skipped`, `unreadable` (no time in the picture, where others had
+//! one), `p50_ms`, `p90_ms`, `p99_ms`, `max_ms`, `buckets` (array of `le_ms`, `count`; the last one has no end).
 
 use std::time::Duration;
 
@@ -27,6 +31,7 @@ use camring_ring::{FrameMeta, Generation, Liveness, ReadError, Reason, Ring, Seq
 use serde::Serialize;
 
 use super::Global;
+use super::latency::Latencies;
 use super::output::{Listener, Reading, Wait, duration, emit_json, emit_line, read_failure};
 use crate::exit::Failure;
 use crate::report::{Span, age_ms, milliseconds};
@@ -51,6 +56,10 @@ pub struct Args {
     /// Copy every frame and check it: its checksum, if it has one, and the stamp that the simulated camera paints.
     #[arg(long)]
     verify: bool,
+    /// Instead of the lines, a histogram at the end: from the time that the simulated camera paints into each picture,
+    /// else from the arrival of its last packet, until this reader has a copy (or sees the frame, from arrival).
+    #[arg(long, conflicts_with = "verify")]
+    latency: bool,
     /// Whose rings.
     #[command(flatten)]
     reading: Reading,
@@ -147,6 +156,7 @@ struct Watch<'a> {
     generation: Generation,
     shown: Option<Shown>,
     pixels: Vec<u8>,
+    latencies: Option<Latencies>,
 }
 
 /// Prints until something ends it.
@@ -158,11 +168,13 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let mut wait = Wait::new(args.timeout).counted().interruptible()?;
     let Some(ring) = args.reading.attach(global, &args.ring, &wait)? else { return Ok(()) };
     let generation = ring.layout().ring_uuid;
-    let mut watch = Watch { args, ring, last: Sequence(0), generation, shown: None, pixels: Vec::new() };
+    let latencies = args.latency.then(Latencies::default);
+    let mut watch = Watch { args, ring, last: Sequence(0), generation, shown: None, pixels: Vec::new(), latencies };
     let mut left = args.count.unwrap_or(u64::MAX);
     while left > 0 && !wait.is_interrupted() {
         let Some(listener) = watch.step(&wait)? else {
             if wait.is_over() {
+                watch.print_latencies()?;
                 return Err(watch.timed_out(&wait));
             }
             continue;
@@ -173,7 +185,7 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         wait.restart();
         left -= 1;
     }
-    Ok(())
+    watch.print_latencies()
 }
 
 impl Watch<'_> {
@@ -193,6 +205,7 @@ impl Watch<'_> {
             return Ok(Some(Listener::Gone));
         }
         match seen {
+            Some(seen) if self.collect(&seen) => Ok(Some(Listener::There)),
             Some(seen) => self.print_frame(&seen, &status, shown).map(Some),
             None => Ok(None),
         }
@@ -213,11 +226,9 @@ impl Watch<'_> {
 
     /// The newest frame if it has not been printed yet.
     fn look(&mut self) -> Result<Option<Seen>, Failure> {
-        let result = if self.args.verify {
-            self.ring.latest(&mut self.pixels).map(|frame| frame.meta)
-        } else {
-            self.ring.peek()
-        };
+        let wants_pixels = self.args.verify || self.latencies.as_ref().is_some_and(Latencies::wants_pixels);
+        let result =
+            if wants_pixels { self.ring.latest(&mut self.pixels).map(|frame| frame.meta) } else { self.ring.peek() };
         let read_mono_ns = mono_ns();
         let meta = match result {
             Ok(meta) => meta,
@@ -231,8 +242,24 @@ impl Watch<'_> {
         }
         let skipped = if self.last.0 == 0 { 0 } else { meta.seq.0 - self.last.0 - 1 };
         self.last = meta.seq;
-        let verified = self.args.verify.then(|| verify(&meta, &self.pixels, read_mono_ns));
+        let verified = wants_pixels.then(|| verify(&meta, &self.pixels, read_mono_ns));
         Ok(Some(Seen { meta, skipped, read_mono_ns, verified }))
+    }
+
+    /// Adds a frame to the histogram; false when there is none.
+    fn collect(&mut self, seen: &Seen) -> bool {
+        let Some(latencies) = &mut self.latencies else { return false };
+        let painted_ms = seen.verified.as_ref().and_then(|verified| verified.latency_ms);
+        latencies.add(painted_ms, age_ms(&seen.meta), seen.skipped);
+        true
+    }
+
+    fn print_latencies(&self) -> Result<(), Failure> {
+        let Some(latencies) = &self.latencies else { return Ok(()) };
+        let ring = &self.args.ring;
+        // Nothing comes after it: whether its reader is still there makes no difference.
+        let _ = if self.args.json { emit_json(&latencies.json(ring))? } else { emit_line(&latencies.text(ring))? };
+        Ok(())
     }
 
     fn print_state(&self, status: &Status, shown: Shown) -> Result<Listener, Failure> {

@@ -4,6 +4,8 @@
 //! Every part runs in a process of its own: `capture serve FILE`, `capture count URL`, `capture convert URL`. Besides,
 //! `capture cycle URL SESSIONS` starts and stops sessions and prints memory, threads and descriptors, to find leaks.
 
+mod figures;
+
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -14,13 +16,17 @@ use camring::convert::convert;
 use camring::pipeline::{RtspSource, RtspSourceConfig};
 use camring::source::{FrameRef, FrameSink, FrameSource, Loan, Progress, SourceEvent};
 use camring_ring::frame::{Geometry, PixelFormat};
+use figures::{Bar, Line, median};
 use gst::glib;
 use gst::prelude::*;
 use gst_rtsp_server::prelude::*;
 
-const SECONDS: u64 = 10;
 const FPS: u64 = 25;
-const ROUNDS: usize = 5;
+
+/// How long a round measures.
+fn seconds() -> u64 {
+    if figures::is_quick() { 3 } else { 10 }
+}
 
 /// Counts pictures, and converts them into rotating slots when there are any.
 struct Counter {
@@ -57,7 +63,7 @@ fn capture(url: &str, convert: bool) {
     let mut source = RtspSource::new(RtspSourceConfig::new(url));
     let session = source.start(Loan::new(sink, home), events, progress).expect("it starts");
     println!("started");
-    std::thread::park_timeout(Duration::from_secs(SECONDS + 4));
+    std::thread::park_timeout(Duration::from_secs(seconds() + 4));
     session.stop();
 }
 
@@ -112,7 +118,7 @@ fn write_stream(file: &str) {
     let launch = format!(
         "videotestsrc pattern=zone-plate kx2=6 ky2=4 kt=3 num-buffers={} ! video/x-raw,format=I420,width=1920,height=1080,framerate={FPS}/1 \
          ! x264enc speed-preset=superfast tune=zerolatency sliced-threads=false bitrate=4000 key-int-max=50 ! mp4mux ! filesink location={file}",
-        (SECONDS + 8) * FPS
+        (seconds() + 8) * FPS
     );
     let pipeline = gst::parse::launch(&launch).expect("the encoder is installed");
     pipeline.set_state(gst::State::Playing).expect("it plays");
@@ -137,20 +143,15 @@ fn bare(url: &str) -> Child {
         .expect("gst-launch-1.0 is installed")
 }
 
-/// Lets a child settle for 2 s, then measures its CPU for `SECONDS`, in ms per picture.
+/// Lets a child settle for 2 s, then measures its CPU for `seconds()`, in ms per picture.
 fn measure(mut child: Child) -> f64 {
     std::thread::park_timeout(Duration::from_secs(2));
     let before = cpu_ms(child.id());
-    std::thread::park_timeout(Duration::from_secs(SECONDS));
+    std::thread::park_timeout(Duration::from_secs(seconds()));
     let used = cpu_ms(child.id()) - before;
     child.kill().expect("our own child");
     child.wait().expect("our own child");
-    used / (SECONDS * FPS) as f64
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    used / (seconds() * FPS) as f64
 }
 
 fn compare() {
@@ -162,7 +163,7 @@ fn compare() {
     BufReader::new(server.stdout.take().expect("piped")).read_line(&mut port).expect("a port");
     let url = format!("rtsp://127.0.0.1:{}/stream", port.trim());
     let mut times: [Vec<f64>; 3] = Default::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..if figures::is_quick() { 2 } else { 5 } {
         times[0].push(measure(bare(&url)));
         times[1].push(measure(itself(&["count", &url])));
         times[2].push(measure(itself(&["convert", &url])));
@@ -171,12 +172,17 @@ fn compare() {
     server.wait().expect("our own child");
     std::fs::remove_file(file).expect("our own file");
     let [bare, count, convert] = times.map(median);
-    println!(
-        "1920x1080 at {FPS} fps, h264, TCP on loopback, ms of CPU per picture (median of {ROUNDS} rounds of {SECONDS} s)"
-    );
-    println!("rtspsrc ! depay ! parse ! avdec ! fakesink   {bare:.2}");
-    println!("camring, pictures counted                    {count:.2}   {:.2} x", count / bare);
-    println!("camring, pictures converted to bgr           {convert:.2}   {:.2} x", convert / bare);
+    let line = |what: &str, ours| Line {
+        goal: "P6",
+        group: "capture",
+        what: format!("processor time per picture of 1080p{FPS} H.264, {what}"),
+        unit: "ms",
+        ours,
+        beside: Some(bare),
+        beside_is: "rtspsrc ! avdec_h264 ! fakesink",
+        bar: Bar::Times(1.2),
+    };
+    figures::finish("capture", &[line("counted", count), line("converted to bgr", convert)]);
 }
 
 fn main() {

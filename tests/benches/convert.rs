@@ -1,21 +1,22 @@
 //! P4: a decoder's I420 and NV12 into packed BGR rows, against one memory pass over the same bytes and against
-//! GstVideoConverter; P11: a second, smaller output of the same picture, against converting the picture whole. Slots
-//! rotate, so caches are cold. Prints medians of interleaved rounds in ms per picture.
+//! GstVideoConverter; slots rotate, so caches are cold; medians of interleaved rounds. P5: how exact the colours are.
+//! P11 is in `second`.
+
+mod figures;
+mod second;
 
 use std::hint::black_box;
 use std::time::Instant;
 
 use camring::convert::convert;
-use camring::paint::{Normalize, Painter};
-use camring::placement::{Size, View};
 use camring::source::{Fallback, FrameRef, FrameTiming, Plane, PlaneMut, Rect, SourceLayout};
-use camring_ring::frame::{Color, Fit, FrameFlags, Geometry, PixelFormat};
+use camring_ring::frame::{Color, FrameFlags, Geometry, PixelFormat};
+use figures::{Bar, Line, median};
 use gst_video::{VideoConverter, VideoFormat, VideoFrameRef, VideoInfo};
 
 const WIDTH: u32 = 1920;
 const HEIGHT: u32 = 1080;
 const SLOTS: usize = 8;
-const ROUNDS: usize = 9;
 const PICTURES: usize = 40;
 const LUMA: usize = (WIDTH * HEIGHT) as usize;
 
@@ -44,14 +45,27 @@ impl Bench {
     }
 }
 
-fn ours(layout: SourceLayout, source: &[u8], slot: &mut [u8]) {
+/// BT.709, limited range.
+const USUAL: Color = Color { primaries: 1, transfer: 1, matrix: 1, full_range: 0 };
+
+fn ours(layout: SourceLayout, color: Color, source: &[u8], slot: &mut [u8]) {
     let (y, chroma) = source.split_at(LUMA);
     let (u, v) = chroma.split_at(LUMA / 4);
     let half = WIDTH / 2;
     let i420 = [(y, WIDTH), (u, half), (v, half)].map(|(bytes, stride)| Plane { bytes, stride });
     let nv12 = [(y, WIDTH), (chroma, WIDTH)].map(|(bytes, stride)| Plane { bytes, stride });
-    let planes = if layout == SourceLayout::Nv12 { &nv12[..] } else { &i420[..] };
-    let frame = FrameRef { planes, ..described(layout) };
+    let frame = FrameRef {
+        width: WIDTH,
+        height: HEIGHT,
+        layout,
+        planes: if layout == SourceLayout::Nv12 { &nv12 } else { &i420 },
+        color,
+        pixel_aspect: (1, 1),
+        timing: FrameTiming::default(),
+        flags: FrameFlags::default(),
+        lost_before: 0,
+        fallback: &NoFallback,
+    };
     let geometry = Geometry::packed(WIDTH, HEIGHT, PixelFormat::Bgr).expect("a picture");
     convert(&frame, &geometry, slot).expect("it converts");
 }
@@ -101,109 +115,102 @@ impl Gst {
     }
 }
 
-/// A picture of a size other than the one above, for the comparison of a second output with the picture as a whole.
-struct Second {
-    size: (u32, u32),
-    sources: Vec<Vec<u8>>,
-    painter: Painter,
+/// The exact colour in f64: blue, green, red.
+fn exact(yuv: [u8; 3], color: Color) -> [f64; 3] {
+    let (kr, kb) = if color.matrix == 1 { (0.2126, 0.0722) } else { (0.299, 0.114) };
+    let [y, u, v] = yuv.map(f64::from);
+    let (y, u, v) = match color.full_range {
+        1 => (y / 255.0, (u - 128.0) / 255.0, (v - 128.0) / 255.0),
+        _ => ((y - 16.0) / 219.0, (u - 128.0) / 224.0, (v - 128.0) / 224.0),
+    };
+    let (red, blue) = (y + 2.0 * (1.0 - kr) * v, y + 2.0 * (1.0 - kb) * u);
+    let green = (y - kr * red - kb * blue) / (1.0 - kr - kb);
+    [blue, green, red].map(|value| (value * 255.0).clamp(0.0, 255.0))
 }
 
-impl Second {
-    fn new(size: (u32, u32)) -> Self {
-        let mut random = fastrand::Rng::with_seed(2);
-        let bytes = (size.0 * size.1) as usize * 3 / 2;
-        let sources =
-            (0..SLOTS).map(|_| std::iter::repeat_with(|| random.u8(16..=235)).take(bytes).collect()).collect();
-        Self { size, sources, painter: Painter::default() }
-    }
-
-    /// Milliseconds per picture of one round into frames of this view and format.
-    fn round(&mut self, view: View, format: PixelFormat, slots: &mut [Vec<u8>]) -> f64 {
-        let Self { size: (width, height), sources, painter } = self;
-        let (luma, half) = ((*width * *height) as usize, *width / 2);
-        let placement = view.place((*width, *height), 2).expect("it has a place");
-        let geometry = Geometry::packed(placement.size.0, placement.size.1, format).expect("a picture");
-        let began = Instant::now();
-        for picture in 0..PICTURES {
-            let (y, chroma) = sources[picture % SLOTS].split_at(luma);
-            let (u, v) = chroma.split_at(luma / 4);
-            let planes = [(y, *width), (u, half), (v, half)].map(|(bytes, stride)| Plane { bytes, stride });
-            let frame = FrameRef { width: *width, height: *height, planes: &planes, ..described(SourceLayout::I420) };
-            let slot = &mut slots[picture % SLOTS];
-            painter.paint(&frame, &placement, &geometry, &Normalize::default(), slot).expect("it is painted");
+/// The largest distance from the rounded exact colour, and by how much the mean distance exceeds that of rounding.
+fn errors(layout: SourceLayout, color: Color, source: &[u8], slot: &mut [u8]) -> (f64, f64) {
+    ours(layout, color, source, slot);
+    let (y, chroma) = source.split_at(LUMA);
+    let (mut largest, mut mean, mut rounded) = (0f64, 0f64, 0f64);
+    for (at, pixel) in slot.chunks_exact(3).enumerate() {
+        let half = (at / WIDTH as usize / 2) * (WIDTH / 2) as usize + at % WIDTH as usize / 2;
+        let (u, v) = match layout {
+            SourceLayout::Nv12 => (chroma[half * 2], chroma[half * 2 + 1]),
+            _ => (chroma[half], chroma[LUMA / 4 + half]),
+        };
+        for (found, exact) in pixel.iter().zip(exact([y[at], u, v], color)) {
+            largest = largest.max((f64::from(*found) - exact.round()).abs());
+            mean += (f64::from(*found) - exact).abs();
+            rounded += (exact.round() - exact).abs();
         }
-        began.elapsed().as_secs_f64() * 1e3 / PICTURES as f64
     }
+    (largest, (mean - rounded) / (LUMA * 3) as f64)
 }
 
-/// P11 for one size of picture.
-fn second_output(size: (u32, u32), fitted: (u32, u32)) {
-    let mut second = Second::new(size);
-    let mut slots = vec![vec![1; (size.0 * size.1 * 3) as usize]; SLOTS];
-    let view = View { region: None, size: Size::Exactly(fitted.0, fitted.1), fit: Fit::Letterbox };
-    let mut times: [Vec<f64>; 3] = Default::default();
-    for _ in 0..ROUNDS {
-        times[0].push(second.round(View::default(), PixelFormat::Bgr, &mut slots));
-        times[1].push(second.round(view, PixelFormat::Bgr, &mut slots));
-        times[2].push(second.round(view, PixelFormat::RgbPlanarF32, &mut slots));
+/// Random legal values in every matrix, range and layout.
+fn colors(random: &mut fastrand::Rng) -> Vec<Line> {
+    let mut slot = vec![0; LUMA * 3];
+    let mut lines = Vec::new();
+    for (matrix, matrix_name) in [(1, "BT.709"), (6, "BT.601")] {
+        for (full_range, range_name, legal) in [(0, "limited", 16..=235), (1, "full", 0..=255)] {
+            let color = Color { matrix, full_range, ..USUAL };
+            let source: Vec<u8> = std::iter::repeat_with(|| random.u8(legal.clone())).take(LUMA * 3 / 2).collect();
+            for (layout, layout_name) in [(SourceLayout::I420, "i420"), (SourceLayout::Nv12, "nv12")] {
+                let (largest, mean) = errors(layout, color, &source, &mut slot);
+                let line = |what: &str, ours, limit| Line {
+                    goal: "P5",
+                    group: "convert",
+                    what: format!("{layout_name}, {matrix_name} {range_name}: {what}"),
+                    unit: "",
+                    ours,
+                    beside: None,
+                    beside_is: "",
+                    bar: Bar::AtMost(limit),
+                };
+                lines.push(line("largest error of a colour", largest, 1.0));
+                lines.push(line("mean error above rounding", mean, 0.05));
+            }
+        }
     }
-    let [whole, packed, floats] = times.map(median);
-    println!("{}x{} whole     {whole:.3}", size.0, size.1);
-    println!("  {}x{} bgr     {packed:.3}   {:.2} x the whole picture", fitted.0, fitted.1, packed / whole);
-    println!("  {}x{} floats  {floats:.3}   {:.2} x the whole picture", fitted.0, fitted.1, floats / whole);
-}
-
-/// A frame of this layout without pixels.
-fn described(layout: SourceLayout) -> FrameRef<'static> {
-    FrameRef {
-        width: WIDTH,
-        height: HEIGHT,
-        layout,
-        planes: &[],
-        color: Color { primaries: 1, transfer: 1, matrix: 1, full_range: 0 },
-        pixel_aspect: (1, 1),
-        timing: FrameTiming::default(),
-        flags: FrameFlags::default(),
-        lost_before: 0,
-        fallback: &NoFallback,
-    }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    lines
 }
 
 fn main() {
     gst::init().expect("GStreamer");
+    let rounds = if figures::is_quick() { 3 } else { 9 };
     let mut random = fastrand::Rng::with_seed(1);
     let sources: Vec<Vec<u8>> =
         (0..SLOTS).map(|_| std::iter::repeat_with(|| random.u8(16..=235)).take(LUMA * 3 / 2).collect()).collect();
     let (mut i420_gst, mut nv12_gst) = (Gst::new(VideoFormat::I420, &sources), Gst::new(VideoFormat::Nv12, &sources));
     let mut bench = Bench { sources, slots: vec![vec![1; LUMA * 3]; SLOTS] };
     let mut times: [Vec<f64>; 5] = Default::default();
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         times[0].push(bench.round(memory_pass));
-        times[1].push(bench.round(|source, slot| ours(SourceLayout::I420, source, slot)));
-        times[2].push(bench.round(|source, slot| ours(SourceLayout::Nv12, source, slot)));
+        times[1].push(bench.round(|source, slot| ours(SourceLayout::I420, USUAL, source, slot)));
+        times[2].push(bench.round(|source, slot| ours(SourceLayout::Nv12, USUAL, source, slot)));
         times[3].push(i420_gst.round());
         times[4].push(nv12_gst.round());
     }
     let [pass, i420, nv12, i420_gst, nv12_gst] = times.map(median);
-    println!("{WIDTH}x{HEIGHT} to bgr, one thread, ms per picture (median of {ROUNDS} rounds)");
-    println!("memory pass          {pass:.3}");
-    println!(
-        "i420                 {i420:.3}   {:.2} x the pass, {:.1} x cheaper than videoconvert",
-        i420 / pass,
-        i420_gst / i420
-    );
-    println!(
-        "nv12                 {nv12:.3}   {:.2} x the pass, {:.1} x cheaper than videoconvert",
-        nv12 / pass,
-        nv12_gst / nv12
-    );
-    println!("videoconvert i420    {i420_gst:.3}");
-    println!("videoconvert nv12    {nv12_gst:.3}");
-    second_output((1920, 1080), (640, 640));
-    second_output((3840, 2160), (1920, 1080));
+    let line = |layout: &str, ours, beside, beside_is, limit| Line {
+        goal: "P4",
+        group: "convert",
+        what: format!("{layout} of {WIDTH}x{HEIGHT} to bgr, one thread"),
+        unit: "ms",
+        ours,
+        beside: Some(beside),
+        beside_is,
+        bar: Bar::Times(limit),
+    };
+    let mut lines = vec![
+        line("i420", i420, pass, "memory pass", 2.6),
+        line("nv12", nv12, pass, "memory pass", 2.6),
+        line("i420", i420, i420_gst, "videoconvert", 1.0 / 5.0),
+        line("nv12", nv12, nv12_gst, "videoconvert", 1.0 / 7.0),
+    ];
+    lines.extend(colors(&mut random));
+    lines.extend(second::lines((1920, 1080), (640, 640), rounds));
+    lines.extend(second::lines((3840, 2160), (1920, 1080), rounds));
+    figures::finish("convert", &lines);
 }
