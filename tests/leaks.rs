@@ -8,6 +8,7 @@ use std::time::Instant;
 use camring_ring::{Counter, Reason, Ring, State};
 use system::proxy::Proxy;
 use system::reader::{Reader, Way};
+use system::web::WebCamera;
 use system::{Daemon, Process, Shm, Sim, amount, free_port, measured, pause, until};
 
 /// Private memory may grow by as much between the tenth cycle and the last.
@@ -63,8 +64,12 @@ impl Held {
 
 /// A daemon for `port` that does not wait long between tries.
 fn daemon(shm: &Shm, port: u16) -> Daemon {
+    daemon_for(shm, &format!("rtsp://127.0.0.1:{port}/stream"))
+}
+
+fn daemon_for(shm: &Shm, url: &str) -> Daemon {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-    let config = format!("[camera.cam]\nurl = \"rtsp://127.0.0.1:{port}/stream\"\nreconnect.max = \"100ms\"\n");
+    let config = format!("[camera.cam]\nurl = \"{url}\"\nreconnect.max = \"100ms\"\n");
     std::fs::write(file.path(), config).unwrap();
     let daemon = Daemon::spawn_config(shm, "cam", file.path());
     // It reads the file before it makes the ring.
@@ -118,4 +123,29 @@ fn a_hundredth_refused_connection_costs_what_the_tenth_did() {
     tried(tries);
     assert_eq!((ring.status().state, ring.status().reason), (State::Connecting, Reason::ConnectRefused));
     tenth.comes_back_in(&daemon.process, &format!("{tries} refused connections"));
+}
+
+#[test]
+fn a_web_camera_that_cuts_over_and_over_costs_what_it_did_at_first() {
+    let (shm, camera) = (Shm::new(), WebCamera::start());
+    let daemon = daemon_for(&shm, &camera.url("mjpeg"));
+    let reader = Reader::attach(&shm, "cam", Way::Next);
+    let live = |cycle: u64| {
+        until("the camera is live again", || {
+            reconnects(&reader.ring) == cycle && reader.ring.status().state == State::Live
+        });
+    };
+    reader.first("a frame", |_| true);
+    live(0);
+    let cycles = amount(30, 500);
+    let mut tenth = None;
+    for cycle in 1..=cycles {
+        camera.cut();
+        live(cycle);
+        if cycle == WARM {
+            tenth = Some(Held::by(&daemon.process));
+        }
+    }
+    tenth.unwrap().comes_back_in(&daemon.process, &format!("{cycles} cuts of a web camera"));
+    reader.finish();
 }
