@@ -225,10 +225,7 @@ impl Walk<'_> {
         if let Some(value) = &value
             && let Some(hint) = key.not_yet(value)
         {
-            let title = match key.support {
-                keys::Support::None => format!("{} is not supported yet", key.path),
-                _ => format!("{} = {value} is not supported yet", key.path),
-            };
+            let title = format!("{} = {value} is not supported yet", key.path);
             self.problems.push(Problem::error(title, hint).at(Some(&place), "not in this version"));
         }
         Entry { value, place: Some(place) }

@@ -74,8 +74,6 @@ pub enum Support {
     Words(&'static [&'static str]),
     /// The default only.
     DefaultOnly,
-    /// Nothing: the key may not stand in the file yet.
-    None,
 }
 
 /// One key of the file. `Debug` shows its path.
@@ -146,7 +144,6 @@ impl Key {
             },
             Support::DefaultOnly if self.builtin() == Some(value) => return None,
             Support::DefaultOnly => self.default.unwrap_or("nothing").to_owned(),
-            Support::None => return Some("remove it".to_owned()),
         };
         Some(format!("supported now: {supported}"))
     }
@@ -160,7 +157,6 @@ impl Key {
             Support::Full => String::new(),
             Support::Words(words) => format!("; supported now: {}", words.join(", ")),
             Support::DefaultOnly => "; only the default is supported now".to_owned(),
-            Support::None => "; not supported yet".to_owned(),
         };
         format!("{default}; {range}{later}")
     }
