@@ -9,6 +9,7 @@ use camring_ring::{Counter, Reason, Ring, State};
 use rustix::process::Signal;
 use system::proxy::Proxy;
 use system::reader::{Reader, Way};
+use system::web::WebCamera;
 use system::{
     Daemon, Process, Shm, Sim, amount, camring, free_port, is_full, let_pass, measured, pause, until, until_within,
 };
@@ -66,8 +67,12 @@ impl Held {
 
 /// A daemon for `port` that does not wait long between tries.
 fn daemon(shm: &Shm, port: u16) -> Daemon {
+    daemon_for(shm, &format!("rtsp://127.0.0.1:{port}/stream"))
+}
+
+fn daemon_for(shm: &Shm, url: &str) -> Daemon {
     let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-    let config = format!("[camera.cam]\nurl = \"rtsp://127.0.0.1:{port}/stream\"\nreconnect.max = \"100ms\"\n");
+    let config = format!("[camera.cam]\nurl = \"{url}\"\nreconnect.max = \"100ms\"\n");
     std::fs::write(file.path(), config).unwrap();
     let daemon = Daemon::spawn_config(shm, "cam", file.path());
     // It reads the file before it makes the ring.
@@ -340,4 +345,27 @@ fn no_object_of_gstreamer_outlives_its_session_whatever_ends_it() {
         });
         measured(format!("{}: {most} objects within a session, {least} after {} sessions", kind.name, cycle.count()));
     });
+#[test]
+fn a_web_camera_that_cuts_over_and_over_costs_what_it_did_at_first() {
+    let (shm, camera) = (Shm::new(), WebCamera::start());
+    let daemon = daemon_for(&shm, &camera.url("mjpeg"));
+    let reader = Reader::attach(&shm, "cam", Way::Next);
+    let live = |cycle: u64| {
+        until("the camera is live again", || {
+            reconnects(&reader.ring) == cycle && reader.ring.status().state == State::Live
+        });
+    };
+    reader.first("a frame", |_| true);
+    live(0);
+    let cycles = amount(30, 500);
+    let mut tenth = None;
+    for cycle in 1..=cycles {
+        camera.cut();
+        live(cycle);
+        if cycle == WARM {
+            tenth = Some(Held::by(&daemon.process));
+        }
+    }
+    tenth.unwrap().comes_back_in(&daemon.process, &format!("{cycles} cuts of a web camera"));
+    reader.finish();
 }

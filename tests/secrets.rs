@@ -199,7 +199,7 @@ fn a_password_in_a_wrong_file_is_not_in_the_message() {
     let desk = Desk::new();
     let texts = [
         format!("[camera.cam]\nurl = \"rtsp://viewer:{ENCODED}@127.0.0.1/x\"\nslots = 2\n"),
-        format!("[camera.cam]\nurl = \"http://viewer:{ENCODED}@127.0.0.1/x\"\n"),
+        format!("[camera.cam]\nurl = \"https://viewer:{ENCODED}@127.0.0.1/x\"\n"),
         format!("[camera.cam]\nurl = \"rtsp://viewer:{PASSWORD}@127.0.0.1/x\"\n"),
         format!("[camera.cam]\nurl = \"rtsp://127.0.0.1/x\"\nuser = \"viewer\"\npasword = \"{PASSWORD}\"\n"),
         format!("[camera.cam]\nurl = \"rtsp://127.0.0.1/x\"\nuser = \"viewer\"\npassword = [\"{PASSWORD}\"]\n"),

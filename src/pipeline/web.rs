@@ -21,7 +21,7 @@ use super::arrival::{Arrival, Arrivals, mono_ns, real_ns};
 use super::bus::{End, Subject, Verdicts, Words, classify_status};
 use super::decoder::{Codec, Device};
 use super::gate::{FindingsTable, GateLink, OnCorrupt, guard, number_units};
-use super::graph::{make, new_appsink, set, set_queue};
+use super::graph::{make, new_appsink, set, set_queue, set_words};
 use super::reach::{self, Endpoint};
 use super::report::Reporter;
 use super::sample::Origin;
@@ -66,6 +66,8 @@ impl WebSource {
         }
         let seconds = u32::try_from(self.patience.as_secs_f64().ceil() as u64).unwrap_or(3600).clamp(1, 3600);
         set(&source, "timeout", seconds);
+        // Headers hold the password.
+        set_words(&source, "http-log-level", "none");
         // The supervisor tries again, at a pace of its own.
         set(&source, "retries", 0i32);
         set(&source, "is-live", true);

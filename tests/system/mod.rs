@@ -5,6 +5,7 @@ pub mod damage;
 pub mod net;
 pub mod proxy;
 pub mod reader;
+pub mod web;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
