@@ -18,6 +18,7 @@ mod pace;
 mod phase;
 mod policy;
 mod renewal;
+mod rhythm;
 mod tries;
 mod visit;
 mod watch;
@@ -43,6 +44,7 @@ use crate::shutdown::Stop;
 use crate::source::{FrameSink, FrameSource, RetryClass, RetryReason, SourceEvent};
 use audience::Audience;
 use chronicle::Chronicle;
+use rhythm::Rhythm;
 use tries::Tries;
 use watch::{Ending, Sample, Verdict, Watch, tenths};
 use worker::{EVENTS, Home, Report, Worker};
@@ -106,6 +108,7 @@ pub struct Camera {
     audience: Audience,
     sessions: u32,
     tries: Tries,
+    rhythm: Rhythm,
     /// Why the newest session failed; nothing once frames flow.
     reason: Reason,
     /// Why the camera was lost, until it is live again.
@@ -167,6 +170,7 @@ impl Camera {
             audience: Audience::default(),
             sessions: parts.session_id,
             tries: Tries::default(),
+            rhythm: Rhythm::default(),
             reason: Reason::None,
             lost: None,
             may_force_at: Mono(i64::MIN),
@@ -231,7 +235,9 @@ impl Camera {
         self.chronicle.connecting(self.state(), self.tries.count());
         let mut worker = Worker::launch(session, source, sink, self.chronicle.camera());
         worker.progress().compare.store(self.policy.frozen_after.is_some(), Relaxed);
-        let mut ended = match self.attend(&mut worker, &mut watch, stop) {
+        let close = self.attend(&mut worker, &mut watch, stop);
+        let lived = watch.live_for(self.clock.now());
+        let mut ended = match close {
             Close::Failed(ending) => self.end_failed(&mut worker, &watch, ending, stop),
             Close::Asked(asked) => Err(self.end_asked(&mut worker, asked, stop)),
             Close::Renewed(source) => {
@@ -246,6 +252,9 @@ impl Camera {
             self.sessions = session;
         } else if let Ok(ending) = &mut ended {
             ending.hung = self.clock.now().since(begun);
+        }
+        if let Ok(ending) = &mut ended {
+            ending.regular = self.follow_rhythm(ending.why.reason, lived);
         }
         ended
     }
@@ -366,6 +375,15 @@ impl Camera {
         }
     }
 
+    /// Whether the camera ends each session at the same age; says so.
+    fn follow_rhythm(&mut self, reason: Reason, lived: Duration) -> bool {
+        let Some(age) = self.rhythm.ended(reason, lived) else { return false };
+        let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
+        let text = format!("the camera ends each session after about {age}; beginning the next one at once each time");
+        self.chronicle.notice(self.clock.now(), text);
+        true
+    }
+
     fn end_failed(
         &mut self,
         worker: &mut Worker,
@@ -448,7 +466,8 @@ impl Camera {
     /// Waits out the back-off; `Some` when the operator asks to stop meanwhile.
     fn wait_before_retry(&mut self, ending: &Ending, stop: &Receiver<Stop>) -> Option<Stop> {
         let RetryReason { class, reason, .. } = ending.why;
-        let failures = self.tries.failed(class);
+        // What happens each time is no sign of trouble that gets worse: the next session is begun at once.
+        let failures = if ending.regular { 1 } else { self.tries.failed(class) };
         let wait = backoff::delay(class, failures, &self.policy.retry, (self.random)(), ending.hung);
         let failed_at = self.clock.now();
         let until = failed_at.after(wait);

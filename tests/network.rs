@@ -217,9 +217,12 @@ fn lossy(on_corrupt: &str, keyframe_wait: &str, per_mille: u32, time: Duration) 
     }
     if let Some((meta, distance)) = faults.first() {
         println!("broken and not marked, the first of {broken}: {distance:?} levels off, {meta:?}\n{}", daemon.log());
-        for (meta, distance) in &faults {
-            println!("X {} {:?} {} {} {:?}", meta.seq, meta.flags, meta.session_id, meta.pts_ns, distance);
-        }
+        faults.iter().for_each(|(meta, distance)| {
+            println!(
+                "frame {}, session {}, pts {}: {:?}, {distance:?}",
+                meta.seq, meta.session_id, meta.pts_ns, meta.flags
+            );
+        });
     }
     let dropped = ring.status().counter(Counter::DroppedGate);
     measured(format!(

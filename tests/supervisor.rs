@@ -636,6 +636,26 @@ fn each_class_of_failure_has_its_own_pace() {
 }
 
 #[test]
+fn a_camera_that_cuts_sessions_at_one_age_is_reconnected_at_once_each_time() {
+    let pauses = |ages: [u64; 5]| {
+        let stage = Stage::with(Setup { random: 1.0, name: "rhythm", ..Setup::default() }, []);
+        ages.map(|age| {
+            let actor = stage.live();
+            stage.stream(&actor, age, secs(1));
+            actor.end(Reason::ServerClosed, RetryClass::Transient);
+            let wait = stage.backoff(Reason::ServerClosed);
+            stage.advance(wait);
+            wait.as_millis()
+        })
+    };
+    assert_eq!(pauses([10, 10, 10, 10, 10]), [250, 500, 250, 250, 250]);
+    let told = logged("rhythm");
+    let notice = "the camera ends each session after about 10s; beginning the next one at once each time";
+    assert_eq!(told.iter().filter(|line| line["message"] == notice).count(), 1, "{told:?}");
+    assert_eq!(pauses([10, 17, 5, 20, 12]), [250, 500, 1000, 2000, 4000], "no rhythm, no favour");
+}
+
+#[test]
 fn a_try_that_hung_is_followed_by_the_next_one_five_seconds_after_it_began() {
     let stage = Stage::with(Setup { random: 1.0, ..Setup::default() }, []);
     for wait in [250, 500, 1000, 2000, 4000] {

@@ -81,11 +81,21 @@ pub(crate) struct Ending {
     pub(crate) renewed: bool,
     /// How long the session got no packet, if it never got one.
     pub(crate) hung: Duration,
+    /// Set when the camera ends each session at the same age.
+    pub(crate) regular: bool,
 }
 
 impl Ending {
     pub(crate) fn failure(why: RetryReason) -> Self {
-        Self { why, cause: Cause::Failure, silent: None, forced: false, renewed: false, hung: Duration::ZERO }
+        Self {
+            why,
+            cause: Cause::Failure,
+            silent: None,
+            forced: false,
+            renewed: false,
+            hung: Duration::ZERO,
+            regular: false,
+        }
     }
 
     /// The operator has changed what a session is made of.
