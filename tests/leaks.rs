@@ -366,6 +366,8 @@ fn no_object_of_gstreamer_outlives_its_session_whatever_ends_it() {
         });
         measured(format!("{}: {seen:?} objects after {} sessions", kind.name, cycle.count()));
     });
+}
+
 #[test]
 fn a_web_camera_that_cuts_over_and_over_costs_what_it_did_at_first() {
     let (shm, camera) = (Shm::new(), WebCamera::start());
