@@ -40,6 +40,8 @@ def functions(lines: list[str]):
                 break
             if lines[stop].rstrip().endswith((";", "}")) and stop == start:
                 break
+            if lines[stop].startswith(found[1] + ")") and lines[stop].endswith(";"):
+                break  # a trait's declaration
 
 
 def code_lines(lines: list[str]) -> int:
