@@ -27,7 +27,8 @@ pub(super) fn listen(bus: &gst::Bus, dial: Arc<Dial>) -> Receiver<gst::Message> 
     bus.set_sync_handler(move |_, message| {
         use gst::MessageType as T;
         dial.hear(message);
-        let matters = matches!(message.type_(), T::Error | T::Warning | T::Eos | T::Element | T::ClockLost);
+        let matters =
+            matches!(message.type_(), T::Error | T::Warning | T::Eos | T::Element | T::ClockLost | T::Application);
         if matters || dial::is_agreed(message) {
             // Full: a flood of warnings, of which the first ones are told already. Closed: the session is over.
             drop(sender.try_send(message.to_owned()));
@@ -35,6 +36,13 @@ pub(super) fn listen(bus: &gst::Bus, dial: Arc<Dial>) -> Receiver<gst::Message> 
         gst::BusSyncReply::Drop
     });
     messages
+}
+
+/// Has the watcher end a session whose pipeline refuses to start, unless some element has said why: for those that
+/// refuse without a word.
+pub(super) fn refused(bus: &gst::Bus) {
+    // Dropped only by a bus that is flushing, which is one of a session that is over.
+    let _ = bus.post(gst::message::Application::new(gst::Structure::new_empty("refused")));
 }
 
 /// What kind of pipeline posts the messages.
@@ -135,6 +143,9 @@ impl Watcher {
                         packet_due = after(camera.lessons.packet_patience());
                     }
                     None
+                }
+                gst::MessageView::Application(_) => {
+                    Some(End(Reason::Internal, RetryClass::Transient, "the pipeline does not start".into()))
                 }
                 gst::MessageView::ClockLost(_) => {
                     Some(End(Reason::Internal, RetryClass::Transient, "the pipeline lost its clock".into()))

@@ -45,9 +45,9 @@ pub(super) fn start(
     let failed = |message: String| RetryReason { reason: Reason::Internal, class: RetryClass::Transient, message };
     let thread = watcher.spawn().map_err(|error| failed(format!("cannot start the bus thread: {error}")))?;
     running.watcher = Some(thread);
-    if running.pipeline.set_state(gst::State::Playing).is_err() && !running.reporter.is_closed() {
-        // The bus says why in most cases; this is for elements that refuse without a word.
-        running.reporter.ended(Reason::Internal, RetryClass::Transient, "the pipeline does not start");
+    if running.pipeline.set_state(gst::State::Playing).is_err() {
+        // Behind what the elements have said of it, which the watcher may not have read yet.
+        bus::refused(&running.bus);
     }
     Ok(Box::new(running))
 }
