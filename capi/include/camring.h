@@ -435,7 +435,7 @@ struct camring_frame {
     int64_t source_unix_ns;
     // When the decoder delivered the picture.
     int64_t decoded_mono_ns;
-    // When the frame became visible to readers.
+    // When publishing it began, microseconds before readers could see it.
     int64_t publish_mono_ns;
     // The same, since 1970.
     int64_t publish_real_ns;

@@ -51,7 +51,7 @@ pub struct Frame {
     pub source_unix_ns: i64,
     /// When the decoder delivered the picture.
     pub decoded_mono_ns: i64,
-    /// When the frame became visible to readers.
+    /// When publishing it began, microseconds before readers could see it.
     pub publish_mono_ns: i64,
     /// The same, since 1970.
     pub publish_real_ns: i64,

@@ -321,7 +321,7 @@ class Frame(Pixels):
         """When the decoder delivered the picture, ns of CLOCK_MONOTONIC."""
     @property
     def publish_ns(self) -> int:
-        """When the frame became visible to readers, ns of CLOCK_MONOTONIC."""
+        """When publishing it began, microseconds before readers could see it; ns of CLOCK_MONOTONIC."""
     @property
     def publish_unix_ns(self) -> int:
         """The same, ns since 1970."""

@@ -319,7 +319,7 @@ impl Frame {
         self.frame.meta.decoded_mono_ns
     }
 
-    /// When the frame became visible to readers, ns of CLOCK_MONOTONIC.
+    /// When publishing it began, microseconds before readers could see it; ns of CLOCK_MONOTONIC.
     #[getter]
     fn publish_ns(&self) -> i64 {
         self.frame.meta.publish_mono_ns

@@ -446,7 +446,7 @@ pub struct FrameMeta {
     pub time_source: TimeSource,
     /// When the decoder delivered the picture, ns of CLOCK_MONOTONIC.
     pub decoded_mono_ns: i64,
-    /// When the frame became visible to readers, ns of CLOCK_MONOTONIC.
+    /// When publishing it began, microseconds before readers could see it; ns of CLOCK_MONOTONIC.
     pub publish_mono_ns: i64,
     /// The same, ns since 1970.
     pub publish_real_ns: i64,
