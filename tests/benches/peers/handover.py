@@ -182,12 +182,14 @@ PERIOD_MS = 40.0
 
 def p9_slow(report: Report, plan: Plan) -> None:
     """A reader that needs 400 ms per frame at 25 fps: how old is what it gets, and does that grow?"""
-    seconds = max(6.0, plan.seconds * 2)
+    short = max(6.0, plan.seconds * 2)
     ages: dict[str, list[list[float]]] = {way: [] for way in P9_WAYS}
     growth: dict[str, list[float]] = {way: [] for way in P9_WAYS}
     blocked: dict[str, list[float]] = {way: [] for way in P9_WAYS}
     for number, way in itertools.product(range(max(1, plan.rounds // 2)), P9_WAYS):
         stage.log(f"round {number + 1}: {way}, a reader that needs 400 ms")
+        # The goal is about a minute; of the others a third of it shows what there is to see.
+        seconds = plan.seconds * 6 if way == "camring" else short
         try:
             written, read = stage.hand_over(spec(way, FULL_HD, 25, int(25 * seconds), 1, 0.4))
         except Failed as error:
@@ -270,7 +272,10 @@ def stopped_round(way: str, phase: float) -> Phases:
 def p9_stopped(report: Report, plan: Plan) -> None:
     """One of two readers is stopped: what does the other one get?"""
     found: dict[str, list[Phases]] = {way: [] for way in P9_WAYS}
-    for number, way in itertools.product(range(max(1, plan.rounds // 2)), P9_WAYS):
+    for number, way in itertools.product(range(plan.rounds), P9_WAYS):
+        # Of the others two rounds show what there is to see.
+        if way != "camring" and number >= 2:
+            continue
         stage.log(f"round {number + 1}: {way}, one of two readers stopped")
         try:
             found[way].append(stopped_round(way, max(2.0, plan.seconds / 2)))
