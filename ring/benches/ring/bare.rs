@@ -63,15 +63,29 @@ impl BareRing {
         unsafe { place.cast::<AtomicU32>().as_ref() }
     }
 
-    /// Fills the next slot's payload.
-    pub fn fill(&mut self, value: u8) {
+    /// Takes the next slot; returns where its payload begins.
+    fn claim(&mut self) -> NonNull<u8> {
         let slot = (self.seq + 1) as usize % self.slots;
         self.word(SLOTS_AT + slot * SLOT_BYTES).store(self.seq << 1 | 1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         // SAFETY: slot `slot` of `slots`, inside the mapping.
-        let payload = unsafe { self.base.add(DATA_AT + slot * self.bytes) };
+        unsafe { self.base.add(DATA_AT + slot * self.bytes) }
+    }
+
+    /// Fills the next slot's payload.
+    pub fn fill(&mut self, value: u8) {
+        let payload = self.claim();
         // SAFETY: `bytes` bytes of the slot, which readers of this benchmark never look into.
         unsafe { payload.write_bytes(value, self.bytes) };
+    }
+
+    /// Copies `pixels` into the next slot.
+    pub fn copy(&mut self, pixels: &[u8]) {
+        assert!(pixels.len() <= self.bytes, "a frame that fits");
+        let payload = self.claim();
+        let from = NonNull::from(pixels).cast();
+        // SAFETY: as many bytes as both have (checked above), of a slice and of a slot that nobody else writes or looks into.
+        unsafe { payload.copy_from_nonoverlapping(from, pixels.len()) };
     }
 
     /// Publishes the next slot with the time `t0_ns`.
@@ -125,18 +139,29 @@ impl BareRing {
 
     /// Waits for a frame newer than `last`; returns its number and the time in it.
     pub fn next(&self, last: u64) -> (u64, i64) {
+        loop {
+            if let Some(found) = self.next_within_a_second(last) {
+                return found;
+            }
+        }
+    }
+
+    /// The same; `None` after a second without one.
+    pub fn next_within_a_second(&self, last: u64) -> Option<(u64, i64)> {
         let limit = Timespec { tv_sec: 1, tv_nsec: 0 };
         loop {
             let seen = self.notify().load(Ordering::Acquire);
             let seq = self.word(HEAD).load(Ordering::Acquire);
             if seq > last {
                 match self.find(seq) {
-                    Some(found) => return found,
+                    Some(found) => return Some(found),
                     None => continue,
                 }
             }
-            // Woken, timed out or interrupted: look again.
-            let _ = futex::wait(self.notify(), Flags::empty(), seen, Some(&limit));
+            // Woken or interrupted: look again.
+            if futex::wait(self.notify(), Flags::empty(), seen, Some(&limit)) == Err(rustix::io::Errno::TIMEDOUT) {
+                return None;
+            }
         }
     }
 }

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import stage
+import ways
 from bench_figures import SHOWN, Bar, Line, Report, at_least, at_most, median, of_rounds, percentile, times
 from stage import Failed, Peer, Result
 from ways import Spec
@@ -106,10 +109,11 @@ def compared(
 def p1(report: Report, plan: Plan) -> None:
     """In place, Rust to Rust, beside iceoryx2."""
     for readers in (1, 4, 16):
-        ways = ["rust camring", "rust camring-lease", "rust iceoryx2"]
+        ways = ["rust camring", "rust camring-lease", "rust iceoryx2", "rust bare"]
         rounds = in_turn(report, plan, lambda way, n=readers: spec(way, FULL_HD, 100, plan.frames, n), ways)  # type: ignore[misc]
         words = f"publish in place -> reader has the view, {readers} reader{'s' if readers > 1 else ''}"
-        report.lines += compared("P1", words, rounds, "rust camring", {"rust iceoryx2": times(0.8)})
+        report.lines += compared("P1", words, rounds, "rust camring", {"rust iceoryx2": times(0.8), "rust bare": SHOWN})
+        report.lines += compared("P1", words.replace("publish", "bare ring: publish"), rounds, "rust bare", {"rust iceoryx2": SHOWN})
         words = words.replace("the view", "a leased view")
         report.lines += compared("P1", words, rounds, "rust camring-lease", {"rust iceoryx2": times(0.8)})
 
@@ -128,6 +132,23 @@ def p2(report: Report, plan: Plan) -> None:
             report.lines.append(Line("P2", "p2", "Python reader above the Rust reader", "us", over, bar=at_most(100)))
 
 
+def copies(made: Spec) -> list[float]:
+    """Microseconds of the copy alone, into as many places in turn, at the same pace: what no way can be below."""
+    places = np.frombuffer(mmap.mmap(-1, ways.SLOTS * made.nbytes), np.uint8).reshape(ways.SLOTS, made.nbytes)
+    # The pages are there before anything is measured.
+    places.fill(1)
+    pictures = [picture.reshape(-1).view(np.uint8) for picture in ways.sources(made)]
+    us = []
+    due = time.monotonic()
+    for number in range(made.frames):
+        due += 1 / made.fps
+        time.sleep(max(0.0, due - time.monotonic()))
+        begin = time.monotonic_ns()
+        np.copyto(places[number % ways.SLOTS], pictures[number % len(pictures)])
+        us.append((time.monotonic_ns() - begin) / 1e3)
+    return us[WARM_UP:]
+
+
 def p3(report: Report, plan: Plan) -> None:
     """From Python to Python, the copy into shared memory included."""
     goals = {
@@ -140,9 +161,15 @@ def p3(report: Report, plan: Plan) -> None:
         ways = ["camring", "camring, copied", *bars, *others]
         frames = plan.frames if shape == FULL_HD else max(30, plan.frames // 3)
         rounds = in_turn(report, plan, lambda way, s=shape, n=frames: spec(way, s, 25 if s == FULL_HD else 8, n), ways)  # type: ignore[misc]
+        copied = []
+        for number in range(plan.rounds):
+            stage.log(f"round {number + 1} of {plan.rounds}: the copy alone, {size}")
+            copied.append(copies(spec("copy", shape, 25 if shape == FULL_HD else 8, max(40, frames // 2))))
         words = f"publish call, copy included -> Python array, {size}"
         peers = {**bars, **dict.fromkeys(others, SHOWN)}
         report.lines += compared("P3", words, rounds, "camring", peers, "ms", 1e3)
+        alone, alone_p99, _ = of_rounds(copied)
+        report.lines.append(Line("P3", "p3", f"of it the copy alone, {size}", "ms", alone / 1e3, ours_p99=alone_p99 / 1e3))
         words = words.replace("Python array", "own copy")
         report.lines += compared("P3", words, rounds, "camring, copied", {"multiprocessing.Queue": SHOWN}, "ms", 1e3)
         for peer in ("multiprocessing.Queue",):

@@ -1,4 +1,4 @@
-//! Writers and readers of camring and of iceoryx2, each in a process of its own, for `scripts/bench-peers`.
+//! Writers and readers of camring, of iceoryx2 and of the bare ring, each in a process of its own, for `scripts/bench-peers`.
 //!
 //! ```text
 //! camring-peers writer WAY NAME BYTES FPS FRAMES          "ready", then a line on stdin begins, and a second one ends
@@ -7,6 +7,7 @@
 //!
 //! Both end with one JSON object: times in microseconds, processor time of the whole process while frames went by.
 
+mod bare;
 mod camring;
 mod iceoryx;
 
@@ -144,16 +145,18 @@ fn main() {
             let way: Box<dyn Writes> = match *way {
                 "camring" => Box::new(camring::Publisher::new(name, bytes)),
                 "iceoryx2" => Box::new(iceoryx::Publisher::new(name, bytes)),
-                _ => fail(&format!("no way {way:?}; expected camring or iceoryx2")),
+                "bare" => Box::new(bare::Publisher::new(name, bytes)),
+                _ => fail(&format!("no way {way:?}; expected camring, iceoryx2 or bare")),
             };
             write(way, bytes, number(fps), number(frames));
         }
-        ["reader", way, name, _bytes, frames, work_ms] => {
+        ["reader", way, name, bytes, frames, work_ms] => {
             let way: Box<dyn Reads> = match *way {
                 "camring" => Box::new(camring::Described::new(name)),
                 "camring-lease" => Box::new(camring::Leased::new(name)),
                 "iceoryx2" => Box::new(iceoryx::Subscriber::new(name)),
-                _ => fail(&format!("no way {way:?}; expected camring, camring-lease or iceoryx2")),
+                "bare" => Box::new(bare::Described::new(name, number(bytes))),
+                _ => fail(&format!("no way {way:?}; expected camring, camring-lease, iceoryx2 or bare")),
             };
             read(way, number(frames), Duration::from_millis(number(work_ms)));
         }
