@@ -16,7 +16,8 @@ use camring_ring::{Frame, FrameFlags, Generation, PixelFormat, Ring, State};
 use gst::prelude::*;
 use gst_video::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
-use system::{Daemon, PATIENCE, Shm, Sim, amount, is_full, measured, stamp_of, until};
+use system::net::Net;
+use system::{Daemon, PATIENCE, Shm, Sim, amount, camring, is_full, measured, stamp_of, until};
 
 /// One stream at a time: two encoders and two decoders already fill a small machine.
 fn alone() -> MutexGuard<'static, ()> {
@@ -496,11 +497,35 @@ fn a_file_plays_in_a_loop_and_is_marked_synthetic() {
     });
 }
 
-/// One row of the matrix: what a camera sends, over TCP and over UDP.
+/// One row of the matrix: what a camera sends.
 struct Row {
     options: &'static [&'static str],
     size: Size,
     fps: &'static str,
+}
+
+/// One column: the way that packets take. The cable leads from one network namespace to another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Column {
+    Tcp,
+    Udp,
+    Http,
+    Rtsps,
+    Multicast,
+}
+
+const COLUMNS: [Column; 5] = [Column::Tcp, Column::Udp, Column::Http, Column::Rtsps, Column::Multicast];
+
+impl Column {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Http => "http",
+            Self::Rtsps => "rtsps",
+            Self::Multicast => "multicast",
+        }
+    }
 }
 
 const fn row(options: &'static [&'static str]) -> Row {
@@ -554,56 +579,106 @@ fn rows_of_this_part() -> impl Iterator<Item = &'static Row> {
     MATRIX.iter().enumerate().filter(move |(index, _)| index % parts == part - 1).map(|(_, row)| row)
 }
 
-/// Reads one cell: numbers rise, both stamps of each picture agree, the bars have their colours.
-fn read_cell(shm: &Shm, transport: &str, row: &Row) -> String {
-    let what = format!("{transport} {} {}", row.options.join(" "), row.size);
-    let ring = shm.attach(transport);
-    let lossy = row.options.iter().any(|option| ["mjpeg", "vp8", "vp9", "mpeg4"].contains(option));
-    let tolerance = if lossy { LOSSY } else { EXACT };
-    let mut pixels = Vec::new();
-    let (mut frames, mut last, mut run_id) = (0, None, None);
-    let mut until = None;
-    while frames < CELL_FRAMES || until.is_some_and(|until| Instant::now() < until) {
-        let frame = ring.next(&mut pixels, Some(PATIENCE)).unwrap_or_else(|error| panic!("{what}: {error}"));
-        let geometry = &frame.meta.geometry;
-        assert_eq!((geometry.width, geometry.height), (row.size.width, row.size.height), "{what}");
-        let stamp = stamp_of(&frame, &pixels);
-        assert!(last < Some(stamp.number), "{what}: number {} after {last:?}", stamp.number);
-        assert_eq!(*run_id.get_or_insert(stamp.run_id), stamp.run_id, "{what}");
-        assert_bars_of(&frame, &pixels, tolerance, &what);
-        let interlaced = row.options.contains(&"--interlaced");
-        assert_eq!(frame.meta.flags.contains(FrameFlags::INTERLACED), interlaced, "{what}");
-        last = Some(stamp.number);
-        frames += 1;
-        until = until.or_else(|| is_full().then(|| Instant::now() + CELL_TIME));
+impl Row {
+    /// H.264 takes every way in `tests/transports.rs` and `tests/tls.rs`; of the others the suite has a few.
+    fn columns(&self) -> &'static [Column] {
+        const SHORT: [&[&str]; 3] = [&["--codec", "h265"], &["--codec", "mjpeg"], &["--codec", "vp9"]];
+        if is_full() || (SHORT.contains(&self.options) && self.size.width == 320) { &COLUMNS } else { &COLUMNS[..2] }
     }
-    format!("{what}: {frames} frames")
+
+    fn start(&self, column: Column, cable: Option<&[Net; 2]>) -> Sim {
+        let size = self.size.to_string();
+        let mut options = [self.options, &["--pattern", "bars", "--size", &size, "--fps", self.fps]].concat();
+        if !self.options.contains(&"mjpeg") {
+            // What an encoder loses is not what is looked for.
+            options.extend(["--bitrate", "6M"]);
+        }
+        match (column, cable) {
+            (Column::Rtsps, _) => Sim::spawn(&[&options[..], &["--tls-certificate", PEM]].concat()),
+            (Column::Multicast, Some([camera, _])) => {
+                Sim::spawn_at(camera, "10.77.0.1", &[&options[..], &["--multicast", "239.255.42.1:5600"]].concat())
+            }
+            _ => Sim::spawn(&options),
+        }
+    }
+
+    /// Reads one cell: numbers rise, both stamps of each picture agree, the bars have their colours.
+    fn read(&self, shm: &Shm, column: Column) -> String {
+        let what = format!("{} {} {}", column.word(), self.options.join(" "), self.size);
+        let ring = shm.attach(column.word());
+        let lossy = self.options.iter().any(|option| ["mjpeg", "vp8", "vp9", "mpeg4"].contains(option));
+        let tolerance = if lossy { LOSSY } else { EXACT };
+        let mut pixels = Vec::new();
+        let (mut frames, mut last, mut run_id) = (0, None, None);
+        let mut until = None;
+        while frames < CELL_FRAMES || until.is_some_and(|until| Instant::now() < until) {
+            let frame = ring.next(&mut pixels, Some(PATIENCE)).unwrap_or_else(|error| panic!("{what}: {error}"));
+            let geometry = &frame.meta.geometry;
+            assert_eq!((geometry.width, geometry.height), (self.size.width, self.size.height), "{what}");
+            let stamp = stamp_of(&frame, &pixels);
+            assert!(last < Some(stamp.number), "{what}: number {} after {last:?}", stamp.number);
+            assert_eq!(*run_id.get_or_insert(stamp.run_id), stamp.run_id, "{what}");
+            assert_bars_of(&frame, &pixels, tolerance, &what);
+            let interlaced = self.options.contains(&"--interlaced");
+            assert_eq!(frame.meta.flags.contains(FrameFlags::INTERLACED), interlaced, "{what}");
+            last = Some(stamp.number);
+            frames += 1;
+            until = until.or_else(|| is_full().then(|| Instant::now() + CELL_TIME));
+        }
+        format!("{what}: {frames} frames")
+    }
+
+    /// Starts a daemon for one cell, and reads it.
+    fn cell(&self, sim: &Sim, column: Column, cable: Option<&[Net; 2]>) -> String {
+        let (word, file) = (column.word(), tempfile::NamedTempFile::with_suffix(".toml").unwrap());
+        let transport = if column == Column::Rtsps { format!("tcp\"\ntls.ca = \"{PEM}") } else { word.to_owned() };
+        let text = format!("[camera.{word}]\nurl = \"{}\"\ntransport = \"{transport}\"\n", sim.url);
+        std::fs::write(file.path(), text).unwrap();
+        let shm = Shm::new();
+        let mut command = match (column, cable) {
+            (Column::Multicast, Some([_, there])) => there.command(env!("CARGO_BIN_EXE_camring")),
+            _ => camring(),
+        };
+        command.args(["run", word, "--config", file.path().to_str().unwrap(), "--shm-dir"]).arg(shm.path());
+        let daemon = Daemon::spawn_command(command, None);
+        if self.options.contains(&"--mark-slices") {
+            // Until it is known what this camera does, its slices count as pictures.
+            until("the camera is live as one that marks slices", || {
+                let log = daemon.log();
+                log.split_once("MARKER_PER_SLICE").is_some_and(|(_, since)| since.contains("state=live"))
+            });
+        }
+        self.read(&shm, column)
+    }
 }
 
+/// The certificate of the encrypted cameras.
+const PEM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/test-camera.pem");
+
 #[test]
-fn every_codec_and_size_has_its_pictures_and_colours_over_tcp_and_udp() {
+fn every_codec_and_size_has_its_pictures_and_colours_over_every_transport() {
     let _turn = alone();
+    let cable = Net::new().and_then(|camera| camera.beside().map(|there| [camera, there]));
     for row in rows_of_this_part() {
-        let size = row.size.to_string();
-        // What an encoder loses is not what is looked for.
-        let bits: &[&str] = if row.options.contains(&"mjpeg") { &[] } else { &["--bitrate", "6M"] };
-        let sim = start(&[row.options, bits, &["--pattern", "bars", "--size", &size, "--fps", row.fps]].concat());
-        let file = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
-        let camera =
-            |transport: &str| format!("[camera.{transport}]\nurl = \"{}\"\ntransport = \"{transport}\"\n", sim.url);
-        std::fs::write(file.path(), camera("tcp") + &camera("udp")).unwrap();
-        let shm = Shm::new();
-        for transport in ["tcp", "udp"] {
-            let daemon = Daemon::spawn_config(&shm, transport, file.path());
-            if row.options.contains(&"--mark-slices") {
-                // Until it is known what this camera does, its slices count as pictures.
-                until("the camera is live as one that marks slices", || {
-                    let log = daemon.log();
-                    log.split_once("MARKER_PER_SLICE").is_some_and(|(_, since)| since.contains("state=live"))
-                });
+        let is_here = |column: &&Column| **column != Column::Multicast || cable.is_some();
+        let columns: Vec<Column> = row.columns().iter().filter(is_here).copied().collect();
+        // The three that share a camera share its encoder, too.
+        let own = |column: &Column| matches!(column, Column::Tcp | Column::Rtsps | Column::Multicast);
+        let sims: Vec<(Column, Sim)> = columns
+            .iter()
+            .filter(|column| own(column))
+            .map(|column| (*column, row.start(*column, cable.as_ref())))
+            .collect();
+        std::thread::scope(|scope| {
+            let cells = columns.iter().map(|column| {
+                let (_, sim) = sims.iter().find(|(of, _)| of == column).unwrap_or(&sims[0]);
+                let cable = cable.as_ref();
+                scope.spawn(move || row.cell(sim, *column, cable))
+            });
+            for cell in cells.collect::<Vec<_>>() {
+                measured(cell.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }
-            measured(read_cell(&shm, transport, row));
-        }
+        });
     }
 }
 

@@ -655,7 +655,7 @@ fn write_file(path: &Path, source: &str, size: &str, encoder: &str) {
     let writer = gst::parse::launch(&launch).expect("the encoder is installed");
     writer.set_state(gst::State::Playing).expect("it plays");
     let done = writer.bus().expect("a bus").timed_pop_filtered(
-        gst::ClockTime::from_seconds(DEADLINE.as_secs()),
+        gst::ClockTime::from_seconds(4 * DEADLINE.as_secs()),
         &[gst::MessageType::Eos, gst::MessageType::Error],
     );
     assert_eq!(done.expect("the file is written").type_(), gst::MessageType::Eos);
@@ -730,6 +730,59 @@ fn after_a_loss_nothing_is_shown_before_the_next_keyframe() {
             }
             OnCorrupt::Flag => assert!(marked > 0 && dropped == 0, "{marked} {dropped}"),
         }
+    }
+}
+
+/// Drops every packet of the picture behind each keyframe; for the first byte of a payload and the byte that says what a
+/// fragment is of, `is_key` tells the packets of keyframes.
+fn lose_the_pictures_behind_keyframes(pad: &gst::Pad, is_key: fn(&[u8]) -> bool) {
+    /// RTP time of the packet before; whether its picture is a keyframe, and whether it is lost.
+    type Before = (u32, bool, bool);
+    let before: Mutex<Before> = Mutex::default();
+    on_packets(pad, move |_, packet| {
+        let mut before = before.lock().expect("not poisoned");
+        let time = u32::from_be_bytes(packet[4..8].try_into().expect("four bytes"));
+        if time != before.0 {
+            *before = (time, false, before.1);
+        }
+        before.1 |= is_key(&packet[12..]);
+        !before.2
+    });
+}
+
+#[test]
+fn a_picture_that_is_lost_as_a_whole_behind_a_keyframe_is_missed() {
+    const SOURCE: &str =
+        "videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=320,height=240,framerate=25/1";
+    const SLICES: &str = "speed-preset=ultrafast tune=zerolatency option-string=slices=2 key-int-max=10 bitrate=1000";
+    let is_key: [fn(&[u8]) -> bool; 2] = [
+        |payload| payload[0] & 0x1f == 5 || (payload[0] & 0x1f == 28 && payload[1] & 0x1f == 5),
+        |payload| match payload[0] >> 1 & 0x3f {
+            49 => (16..=21).contains(&(payload[2] & 0x3f)),
+            kind => (16..=21).contains(&kind),
+        },
+    ];
+    let encoders = [("h264", "x264enc sliced-threads=false", ""), ("h265", "x265enc", " ! h265parse")];
+    let servers = encoders.into_iter().zip(is_key).map(|((codec, encoder, parse), is_key)| {
+        let pay = format!("rtp{codec}pay name=pay0 mtu=600 config-interval=-1");
+        let launch = format!("{SOURCE} ! {encoder} {SLICES}{parse} ! {pay}");
+        Server::configured(&launch, None, None, move |pad| lose_the_pictures_behind_keyframes(pad, is_key))
+    });
+    let servers: Vec<Server> = servers.collect();
+    // Whoever puts pictures together, the depayloader or the parser, must not lose what the gap says.
+    let modes = [AccessUnits::Marker, AccessUnits::Parse];
+    let watches: Vec<_> = servers.iter().flat_map(|server| modes.map(|mode| (server, mode))).collect();
+    let watches = watches.into_iter().map(|(server, access_units)| {
+        let config = RtspSourceConfig { access_units, ..RtspSourceConfig::new(&server.url()) };
+        (access_units, Watch::start(&mut RtspSource::new(config)))
+    });
+    for (mode, mut watch) in watches.collect::<Vec<_>>() {
+        watch.wait_for(4);
+        watch.stop();
+        let pictures = watch.album.pictures();
+        let shown: Vec<_> = pictures.iter().filter(|picture| !picture.flags.contains(FrameFlags::KEYFRAME)).collect();
+        assert!(shown.is_empty(), "{mode:?}: {} of {} refer to a lost one", shown.len(), pictures.len());
+        assert!(watch.progress.dropped_gate.load(Ordering::Relaxed) >= 8, "{mode:?}: the others are held back");
     }
 }
 
@@ -812,12 +865,19 @@ fn what_is_not_marked_under_loss_is_what_a_perfect_network_would_have_delivered(
                 on_packets(pad, move |number, _| number < 400 || random.lock().expect("not poisoned").u32(..200) > 0);
             })
         };
-        let servers = [lossy(), lossy(), Server::new(&launch)];
-        let mut watches = [OnCorrupt::Drop, OnCorrupt::Flag, OnCorrupt::Drop]
+        let servers = [lossy(), lossy(), lossy(), lossy(), Server::new(&launch)];
+        let kinds = [
+            (OnCorrupt::Drop, AccessUnits::Auto),
+            (OnCorrupt::Flag, AccessUnits::Auto),
+            (OnCorrupt::Drop, AccessUnits::Parse),
+            (OnCorrupt::Flag, AccessUnits::Parse),
+            (OnCorrupt::Drop, AccessUnits::Auto),
+        ];
+        let mut watches = kinds
             .into_iter()
             .zip(&servers)
-            .map(|(on_corrupt, server)| {
-                let config = RtspSourceConfig { on_corrupt, ..RtspSourceConfig::new(&server.url()) };
+            .map(|((on_corrupt, access_units), server)| {
+                let config = RtspSourceConfig { on_corrupt, access_units, ..RtspSourceConfig::new(&server.url()) };
                 Watch::start(&mut RtspSource::new(config))
             })
             .collect::<Vec<_>>();
@@ -826,8 +886,9 @@ fn what_is_not_marked_under_loss_is_what_a_perfect_network_would_have_delivered(
             assert_eq!(end.reason, Reason::ServerClosed, "{end:?}");
             watch.stop();
         }
-        let perfect = numbered(&watches[2].album.pictures());
-        for lossy in &watches[..2] {
+        let perfect = numbered(&watches[4].album.pictures());
+        for (lossy, kind) in watches[..4].iter().zip(kinds) {
+            let codec = format!("{codec}, {kind:?}");
             assert!(lossy.progress.packets_lost.load(Ordering::Relaxed) > 5, "{codec}");
             let mut pictures = lossy.album.pictures();
             let delivered = pictures.len();
@@ -897,18 +958,25 @@ fn a_change_of_size_is_delivered_right_from_its_first_picture() {
 }
 
 #[test]
-fn a_slow_sink_loses_old_pictures_and_keeps_whole_ones() {
+fn what_takes_60_ms_a_picture_at_25_a_second_stays_half_a_second_behind_and_gets_whole_pictures() {
     let server = Server::new(&H264.replace("key-int-max=25", "key-int-max=10"));
-    let album = Album { slowness: Duration::from_millis(80), ..Album::default() };
+    let album = Album { slowness: Duration::from_millis(60), ..Album::default() };
     let mut watch = Watch::with(&mut camera(&server), album);
-    wait_until("a picture after the queue dropped some", || {
-        watch.album.count_of(|picture| picture.lost_before > 0) > 0
+    wait_until("pictures after the queue dropped some, again and again", || {
+        watch.album.count_of(|picture| picture.lost_before > 0) >= 4
     });
     watch.stop();
     assert!(watch.progress.dropped_leaky.load(Ordering::Relaxed) > 0);
-    for picture in watch.album.pictures().iter().filter(|picture| picture.lost_before > 0) {
+    let pictures = watch.album.pictures();
+    for picture in pictures.iter().filter(|picture| picture.lost_before > 0) {
         assert!(picture.flags.contains(FrameFlags::KEYFRAME.with(FrameFlags::DISCONT)), "{picture:?}");
     }
+    // The start of a session is given more time. One in ten may meet a machine that is busy with something else.
+    let settled = pictures.iter().skip_while(|picture| picture.lost_before == 0);
+    let lag_ms = |timing: &FrameTiming| (timing.decoded_mono_ns - timing.arrival_mono_ns) / 1_000_000;
+    let mut lags: Vec<i64> = settled.map(|picture| lag_ms(&picture.timing)).collect();
+    lags.sort_unstable();
+    assert!(lags[lags.len() * 9 / 10] <= 500 && lags[lags.len() - 1] <= 1000, "{lags:?}");
 }
 
 #[test]

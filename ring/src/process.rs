@@ -13,6 +13,39 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(i32::from(code)) }
 }
 
+/// Has the C library keep the heap of a long life small: two arenas, and large blocks from the kernel and back to it.
+///
+/// Without a limit every thread may get an arena of its own, and the size from which a block comes from the kernel grows
+/// with each one that is freed: sessions that come and go then leave megabytes behind that nobody uses. To be called
+/// before there is another thread. What the environment says of either (`MALLOC_ARENA_MAX`, `MALLOC_MMAP_THRESHOLD_`,
+/// `GLIBC_TUNABLES`) is left alone, and so is a C library that is not glibc.
+pub fn settle_heap() {
+    #[cfg(target_env = "gnu")]
+    {
+        const LARGE_BYTES: i32 = 128 << 10;
+        let is_said = |name: &str| std::env::var_os(name).is_some();
+        let tuned = std::env::var("GLIBC_TUNABLES").is_ok_and(|tunables| tunables.contains("glibc.malloc."));
+        let settings = [
+            (libc::M_ARENA_MAX, 2, "MALLOC_ARENA_MAX"),
+            (libc::M_MMAP_THRESHOLD, LARGE_BYTES, "MALLOC_MMAP_THRESHOLD_"),
+        ];
+        for (parameter, value, _) in settings.into_iter().filter(|(_, _, name)| !tuned && !is_said(name)) {
+            // SAFETY: `mallopt` takes any two numbers and locks the heap itself; one that it refuses changes nothing.
+            unsafe { libc::mallopt(parameter, value) };
+        }
+    }
+}
+
+/// Gives what the heap holds and nobody uses back to the kernel; some milliseconds, in which other threads may wait for
+/// memory. For the end of something large, such as a session. Does nothing where the C library is not glibc.
+pub fn trim_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: `malloc_trim` takes any number, locks the heap itself and releases only pages without a block in use.
+    unsafe {
+        libc::malloc_trim(0)
+    };
+}
+
 /// A random number from the kernel.
 pub(crate) fn random_u64() -> u64 {
     let mut bytes = [0u8; 8];

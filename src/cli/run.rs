@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use camring_ring::process::exit_now;
+use camring_ring::process::{exit_now, settle_heap};
 use camring_ring::{Reason, ShmDir, StatusHandle};
 use crossbeam_channel::bounded;
 use secrecy::SecretString;
@@ -63,6 +63,7 @@ struct Job {
 ///
 /// 78 for a wrong configuration, 79 when the camera is served already, 73 without room, 77 without permission.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    settle_heap();
     limits::raise_open_files()?;
     let shm = ShmDir::new(&global.shm_dir);
     let job = job(args, &shm)?;

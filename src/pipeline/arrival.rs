@@ -28,7 +28,8 @@ const ROWS: usize = 256;
 
 /// What one thread knew of the newest pictures, by PTS, for others; nobody ever waits or allocates.
 ///
-/// Only one thread may write. A reader that meets a row while it is written finds nothing there.
+/// Only one thread may write. A reader that meets a row while it is written looks again a few times, and then knows that
+/// it does not know.
 pub(super) struct PtsTable<const WORDS: usize> {
     rows: Box<[Row<WORDS>]>,
     /// Rows written so far; the newest one is the one before.
@@ -76,22 +77,55 @@ impl<const WORDS: usize> PtsTable<WORDS> {
         self.written.store(number + 1, Ordering::Release);
     }
 
-    /// What is remembered for `pts`, if it is among the newest rows.
+    /// What is remembered for `pts`, if it is among the newest rows and can be read now.
     pub(super) fn get(&self, pts: u64) -> Option<[u64; WORDS]> {
-        let written = self.written.load(Ordering::Acquire);
-        (written.saturating_sub(ROWS as u64)..written).rev().find_map(|number| self.read(self.row(number), pts))
+        match self.look_up(pts) {
+            Found::Words(words) => Some(words),
+            Found::Nothing | Found::Busy => None,
+        }
     }
 
-    fn read(&self, row: &Row<WORDS>, pts: u64) -> Option<[u64; WORDS]> {
-        let version = row.version.load(Ordering::Acquire);
-        if version & 1 == 1 || row.pts.load(Ordering::Relaxed) != pts {
-            return None;
+    /// What is remembered for `pts`, or that a row is being written that may be its.
+    fn look_up(&self, pts: u64) -> Found<WORDS> {
+        let written = self.written.load(Ordering::Acquire);
+        let mut busy = false;
+        for number in (written.saturating_sub(ROWS as u64)..written).rev() {
+            match self.read(self.row(number), pts) {
+                Found::Words(words) => return Found::Words(words),
+                Found::Busy => busy = true,
+                Found::Nothing => {}
+            }
         }
-        let words = std::array::from_fn(|word| row.words[word].load(Ordering::Relaxed));
-        fence(Ordering::Acquire);
-        (row.version.load(Ordering::Relaxed) == version).then_some(words)
+        if busy { Found::Busy } else { Found::Nothing }
+    }
+
+    fn read(&self, row: &Row<WORDS>, pts: u64) -> Found<WORDS> {
+        for _ in 0..LOOKS {
+            let version = row.version.load(Ordering::Acquire);
+            if version & 1 == 0 {
+                let is_its = row.pts.load(Ordering::Relaxed) == pts;
+                let words = std::array::from_fn(|word| row.words[word].load(Ordering::Relaxed));
+                fence(Ordering::Acquire);
+                if row.version.load(Ordering::Relaxed) == version {
+                    return if is_its { Found::Words(words) } else { Found::Nothing };
+                }
+            }
+            std::hint::spin_loop();
+        }
+        Found::Busy
     }
 }
+
+/// What a look into a table found.
+enum Found<const WORDS: usize> {
+    Words([u64; WORDS]),
+    Nothing,
+    /// A row is being written that may be the one, by a thread that the kernel has stopped in the middle of it.
+    Busy,
+}
+
+/// So often a row is looked at that is being written, which takes a few nanoseconds.
+const LOOKS: u32 = 100;
 
 /// Arrival of a picture's last packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -101,11 +135,22 @@ pub(super) struct Arrival {
     pub rtp_timestamp: u32,
     /// Packets are missing inside the picture, or may be.
     pub torn: bool,
+    /// Gaps in the sequence numbers up to here, since the session began.
+    pub gaps: u64,
+}
+
+/// What the packets say of a picture's wholeness.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Wholeness {
+    /// As in [`Arrival`]; also where it cannot be told at this moment.
+    pub torn: bool,
+    /// As in [`Arrival`]; `None`: not known.
+    pub gaps: Option<u64>,
 }
 
 /// Arrivals by PTS.
 pub(super) struct Arrivals {
-    table: PtsTable<4>,
+    table: PtsTable<5>,
     /// When the newest packet of a keyframe came; 0 = none yet.
     keyframe_ns: AtomicI64,
 }
@@ -123,12 +168,23 @@ impl Arrivals {
 
     pub(super) fn put(&self, pts: u64, arrival: Arrival) {
         let rtp = u64::from(arrival.rtp_timestamp);
-        self.table.put(pts, [arrival.mono_ns as u64, arrival.real_ns as u64, rtp, u64::from(arrival.torn)]);
+        let (mono, real) = (arrival.mono_ns as u64, arrival.real_ns as u64);
+        self.table.put(pts, [mono, real, rtp, u64::from(arrival.torn), arrival.gaps]);
     }
 
     pub(super) fn get(&self, pts: u64) -> Option<Arrival> {
-        let [mono, real, rtp, torn] = self.table.get(pts)?;
-        Some(Arrival { mono_ns: mono as i64, real_ns: real as i64, rtp_timestamp: rtp as u32, torn: torn != 0 })
+        let [mono, real, rtp, torn, gaps] = self.table.get(pts)?;
+        let (mono_ns, real_ns) = (mono as i64, real as i64);
+        Some(Arrival { mono_ns, real_ns, rtp_timestamp: rtp as u32, torn: torn != 0, gaps })
+    }
+
+    /// Whether the picture with this PTS is whole; one that cannot be looked up at this moment is taken for torn.
+    pub(super) fn wholeness(&self, pts: u64) -> Wholeness {
+        match self.table.look_up(pts) {
+            Found::Words([_, _, _, torn, gaps]) => Wholeness { torn: torn != 0, gaps: Some(gaps) },
+            Found::Nothing => Wholeness::default(),
+            Found::Busy => Wholeness { torn: true, gaps: None },
+        }
     }
 }
 
@@ -267,6 +323,8 @@ struct Order {
 struct Findings {
     /// Packets missing in front of it.
     lost: u16,
+    /// The sequence numbers have a gap in front of it, also one that is too large for a loss.
+    gap: bool,
     /// Its picture lacks packets, or may.
     torn: bool,
     /// The picture before it lacks its end, or may.
@@ -275,6 +333,8 @@ struct Findings {
     continues: bool,
     /// It goes on with a picture that a marker has ended: what was taken for the picture is its first part.
     split: bool,
+    /// It has another RTP time than the packet before.
+    new_time: bool,
 }
 
 /// A step in sequence numbers above this is a new stream, not a loss.
@@ -302,10 +362,12 @@ impl Order {
         Findings {
             split,
             lost: if gap <= LARGEST_GAP { gap } else { 0 },
+            gap: gap != 0,
             torn: self.torn == Some(packet.timestamp),
             cut: gap != 0 && before.is_some_and(|(_, marker)| !marker),
             // Whatever the markers say: some cameras mark every slice.
             continues: gap == 0 && same_time && before.is_some(),
+            new_time: !same_time && before.is_some(),
         }
     }
 }
@@ -329,11 +391,23 @@ struct Seen {
     before: Option<(u64, Arrival)>,
     /// PTS of the newest torn picture. Late pictures may share one PTS: then all of them count as torn.
     torn_pts: Option<u64>,
+    gaps: u64,
+    /// PTS that the packet before came with, and what was added to it.
+    given: (Option<u64>, u64),
 }
 
 impl Seen {
     fn new(start: PictureStart, ends: Ends) -> Self {
-        Self { order: Order::new(start, ends), before: None, torn_pts: None }
+        Self { order: Order::new(start, ends), before: None, torn_pts: None, gaps: 0, given: (None, 0) }
+    }
+
+    /// The PTS to go on with. Pictures that are late together, as after a stall, get one time from the jitter buffer; a
+    /// nanosecond apart, everybody behind can tell them from each other.
+    fn apart(&mut self, pts: u64, new_time: bool) -> u64 {
+        let (before, added) = self.given;
+        let added = if before == Some(pts) { added + u64::from(new_time) } else { 0 };
+        self.given = (Some(pts), added);
+        pts.saturating_add(added)
     }
 }
 
@@ -366,8 +440,12 @@ impl PacketCounter {
             }
             let (mono_ns, real_ns) = (mono_ns(), real_ns());
             let look = |buffer: &mut gst::Buffer| {
-                if self.count(buffer, mono_ns, real_ns) {
+                let Noted { continues, pts } = self.count(buffer, mono_ns, real_ns);
+                if continues {
                     keep_together(buffer);
+                }
+                if let Some(pts) = pts.map(gst::ClockTime::from_nseconds).filter(|pts| buffer.pts() != Some(*pts)) {
+                    buffer.make_mut().set_pts(pts);
                 }
             };
             match &mut info.data {
@@ -390,25 +468,25 @@ impl PacketCounter {
         }
     }
 
-    /// Whether the packet follows the one before without a gap, inside one picture.
-    fn count(&self, buffer: &gst::BufferRef, mono_ns: i64, real_ns: i64) -> bool {
+    fn count(&self, buffer: &gst::BufferRef, mono_ns: i64, real_ns: i64) -> Noted {
         if self.progress.packets.fetch_add(1, Ordering::Relaxed) == 0 {
             self.reporter.event(SourceEvent::FirstPacket);
         }
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let Some(packet) = Packet::of(buffer) else { return false };
+        let Some(packet) = Packet::of(buffer) else { return Noted::default() };
         self.newest.store(packet.timestamp, Ordering::Relaxed);
         if self.start.is_keyframe(packet.payload) {
             self.arrivals.keyframe_ns.store(mono_ns, Ordering::Relaxed);
         }
-        let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false };
+        let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false, gaps: 0 };
         self.note(&packet, buffer.pts().map(gst::ClockTime::nseconds), arrival)
     }
 
     /// Remembers when the packet's picture came and whether it is whole, and corrects the picture before.
-    fn note(&self, packet: &Packet, pts: Option<u64>, arrival: Arrival) -> bool {
-        let Ok(mut seen) = self.seen.try_borrow_mut() else { return false };
-        let Findings { lost, torn, cut, continues, split } = seen.order.look(packet);
+    fn note(&self, packet: &Packet, pts: Option<u64>, arrival: Arrival) -> Noted {
+        let Ok(mut seen) = self.seen.try_borrow_mut() else { return Noted::default() };
+        let Findings { lost, gap, torn, cut, continues, split, new_time } = seen.order.look(packet);
+        seen.gaps += u64::from(gap);
         self.progress.packets_lost.fetch_add(u64::from(lost), Ordering::Relaxed);
         if let Some((pts, arrival)) = seen.before.filter(|_| cut || split) {
             // Cut: without its marker the depayloader still holds it, the gate has not judged it yet. Split: its first
@@ -416,15 +494,25 @@ impl PacketCounter {
             seen.torn_pts = Some(pts);
             self.arrivals.put(pts, Arrival { torn: true, ..arrival });
         }
-        let Some(pts) = pts else { return continues };
-        if torn {
+        let Some(pts) = pts.map(|pts| seen.apart(pts, new_time)) else { return Noted { continues, pts } };
+        // A gap between two packets of one time may be between two pictures, and the row cannot tell which.
+        if torn || (gap && seen.before.is_some_and(|(before, _)| before == pts)) {
             seen.torn_pts = Some(pts);
         }
-        let arrival = Arrival { torn: seen.torn_pts == Some(pts), ..arrival };
+        let arrival = Arrival { torn: seen.torn_pts == Some(pts), gaps: seen.gaps, ..arrival };
         self.arrivals.put(pts, arrival);
         seen.before = Some((pts, arrival));
-        continues
+        Noted { continues, pts: Some(pts) }
     }
+}
+
+/// What to do with a packet that was looked at.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Noted {
+    /// It follows the one before without a gap, inside one picture.
+    continues: bool,
+    /// The PTS to go on with.
+    pts: Option<u64>,
 }
 
 /// Takes the flag DISCONT off a packet that follows the one before without a gap, inside one picture.
@@ -435,6 +523,14 @@ fn keep_together(buffer: &mut gst::Buffer) {
     if buffer.flags().contains(gst::BufferFlags::DISCONT) {
         buffer.make_mut().unset_flags(gst::BufferFlags::DISCONT);
     }
+}
+
+/// Counts the packets of H.264 that pass `pad`, for tests of what is behind it.
+#[cfg(test)]
+pub(super) fn watch_packets(pad: &gst::Pad, arrivals: Arc<Arrivals>) {
+    let (events, _receiver) = crossbeam_channel::bounded(4);
+    let reporter = Arc::new(Reporter::new(events, vec![]));
+    PacketCounter::new(arrivals, Arc::default(), reporter, PictureStart::H264, Ends::Settled).watch(pad);
 }
 
 #[cfg(test)]
@@ -455,10 +551,12 @@ mod tests {
     #[test]
     fn the_last_packet_of_a_picture_counts() {
         let arrivals = Arrivals::new();
-        let arrival = |mono_ns| Arrival { mono_ns, real_ns: -5, rtp_timestamp: u32::MAX, torn: mono_ns == 4 };
+        let arrival = |mono_ns| Arrival { mono_ns, real_ns: -5, rtp_timestamp: u32::MAX, torn: mono_ns == 4, gaps: 7 };
         (1..=4).for_each(|packet| arrivals.put(40, arrival(packet)));
         arrivals.put(80, arrival(5));
         assert_eq!(arrivals.get(40), Some(arrival(4)));
+        assert_eq!(arrivals.wholeness(40), Wholeness { torn: true, gaps: Some(7) });
+        assert_eq!(arrivals.wholeness(41), Wholeness::default());
         assert_eq!(arrivals.table.written.load(Ordering::Relaxed), 2);
     }
 
@@ -475,6 +573,17 @@ mod tests {
                 }
             });
         });
+    }
+
+    #[test]
+    fn a_picture_whose_row_is_being_written_is_not_taken_for_whole() {
+        let arrivals = Arrivals::new();
+        arrivals.put(40, Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: 1, torn: true, gaps: 0 });
+        // The thread that writes it is stopped in the middle.
+        arrivals.table.row(0).version.fetch_add(1, Ordering::Relaxed);
+        assert_eq!((arrivals.get(40), arrivals.wholeness(40).torn), (None, true));
+        arrivals.table.row(0).version.fetch_add(1, Ordering::Relaxed);
+        assert_eq!(arrivals.wholeness(40), Wholeness { torn: true, gaps: Some(0) });
     }
 
     fn packet(sequence: u16, timestamp: u32, payload: [u8; 4]) -> Packet {
@@ -561,21 +670,48 @@ mod tests {
         PacketCounter::new(Arc::new(Arrivals::new()), Arc::default(), reporter, PictureStart::H264, Ends::Marker)
     }
 
-    fn note(counter: &PacketCounter, packet: &Packet, pts: u64) {
-        let arrival = Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: packet.timestamp, torn: false };
-        counter.note(packet, Some(pts), arrival);
+    fn note(counter: &PacketCounter, packet: &Packet, pts: u64) -> u64 {
+        let arrival = Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: packet.timestamp, torn: false, gaps: 0 };
+        counter.note(packet, Some(pts), arrival).pts.expect("a time")
+    }
+
+    #[test]
+    fn pictures_that_are_late_together_are_told_apart() {
+        // After a suspended process they all get the time of the newest one before.
+        let counter = counter();
+        let packets = [(1, 10, false), (3, 10, true), (4, 20, true), (5, 30, false), (6, 30, true)];
+        let times = packets.map(|(sequence, time, marker)| {
+            note(&counter, &Packet { marker, ..packet(sequence, time, if marker { LATER } else { FIRST }) }, 40)
+        });
+        assert_eq!(times, [40, 40, 41, 42, 42]);
+        assert_eq!(note(&counter, &packet(7, 40, FIRST), 80), 80);
+        let torn = [40, 41, 42, 80].map(|pts| counter.arrivals.wholeness(pts).torn);
+        assert_eq!(torn, [true, false, false, false]);
     }
 
     #[test]
     fn a_whole_picture_does_not_hide_a_torn_one_of_the_same_time() {
-        // Pictures that are late together, as after a suspended process, all get the time of the newest one before.
+        // Two pictures with one RTP time.
         let counter = counter();
         note(&counter, &packet(1, 10, FIRST), 40);
         note(&counter, &Packet { marker: true, ..packet(3, 10, LATER) }, 40);
-        note(&counter, &Packet { marker: true, ..packet(4, 20, FIRST) }, 40);
+        note(&counter, &Packet { marker: true, ..packet(4, 10, FIRST) }, 40);
         note(&counter, &Packet { marker: true, ..packet(5, 30, FIRST) }, 80);
         let torn = [40, 80].map(|pts| counter.arrivals.get(pts).expect("remembered").torn);
         assert_eq!(torn, [true, false]);
+    }
+
+    #[test]
+    fn every_picture_knows_how_many_gaps_there_were_before_it() {
+        let counter = counter();
+        note(&counter, &Packet { marker: true, ..packet(1, 10, FIRST) }, 40);
+        note(&counter, &Packet { marker: true, ..packet(2, 20, FIRST) }, 80);
+        note(&counter, &Packet { marker: true, ..packet(9, 30, FIRST) }, 120);
+        let whole = [40, 80, 120].map(|pts| counter.arrivals.wholeness(pts));
+        assert_eq!(whole, [0, 0, 1].map(|gaps| Wholeness { torn: false, gaps: Some(gaps) }));
+        // Of one time: whichever of them the gap is before, none of them is the picture to go on from.
+        note(&counter, &Packet { marker: true, ..packet(11, 30, FIRST) }, 120);
+        assert_eq!(counter.arrivals.wholeness(120), Wholeness { torn: true, gaps: Some(2) });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use atomic_refcell::AtomicRefCell;
 use camring_ring::frame::FrameFlags;
 use gst::prelude::*;
 
-use super::arrival::{Arrivals, PtsTable, mono_ns};
+use super::arrival::{Arrivals, PtsTable, Wholeness, mono_ns};
 use crate::source::{Demand, Progress};
 
 /// What happens to pictures between a loss and the next keyframe.
@@ -31,6 +31,9 @@ struct Unit {
     discont: bool,
     /// Damaged itself: a keyframe like this does not end the damage.
     corrupted: bool,
+    /// Gaps in the sequence numbers up to its last packet, as far as that is known: what becomes of the flag for a gap is
+    /// left to each element between the packets and here.
+    gaps: Option<u64>,
     /// When the newest packet of a keyframe came, as far as that is known; 0 = none.
     keyframe_ns: i64,
     now_ns: i64,
@@ -74,6 +77,8 @@ struct Gate {
     /// PTS of the keyframe that ended the damage; pictures shown before it but decoded after it are still damaged.
     clean_from: Option<u64>,
     next_number: Option<u64>,
+    /// Gaps up to the newest unit.
+    gaps: u64,
     /// When the newest sign came that the stream has keyframes.
     keyframe_ns: i64,
     /// A gap in time that no passed unit was marked with yet.
@@ -94,6 +99,7 @@ impl Gate {
             state: None,
             clean_from: None,
             next_number: None,
+            gaps: 0,
             keyframe_ns: 0,
             discont: false,
             leaked: 0,
@@ -106,9 +112,9 @@ impl Gate {
     /// Judges the next unit; `decoder_failed` when the decoder reported an error since the last one, `demand` is what
     /// pictures are wanted.
     fn judge(&mut self, unit: Unit, decoder_failed: bool, demand: Demand) -> Verdict {
-        let leaked = self.count_leaked(unit.number);
-        self.discont |= unit.discont || leaked;
-        self.note_damage(unit.discont || unit.corrupted || leaked || decoder_failed, unit.now_ns);
+        let missing = self.count_leaked(unit.number) | self.has_gap(unit.gaps);
+        self.discont |= unit.discont || missing;
+        self.note_damage(unit.discont || unit.corrupted || missing || decoder_failed, unit.now_ns);
         let whole_keyframe = unit.keyframe && !unit.corrupted;
         let torn_ns = if unit.keyframe { unit.now_ns } else { 0 };
         self.keyframe_ns = self.keyframe_ns.max(unit.keyframe_ns).max(torn_ns);
@@ -148,6 +154,13 @@ impl Gate {
         self.next_number = number.map(|number| number + 1);
         self.leaked += leaked;
         leaked > 0
+    }
+
+    /// Whether packets are missing between the unit before and the end of this one.
+    fn has_gap(&mut self, gaps: Option<u64>) -> bool {
+        let before = self.gaps;
+        self.gaps = gaps.map_or(before, |gaps| gaps.max(before));
+        self.gaps > before
     }
 
     fn note_damage(&mut self, damage: bool, now_ns: i64) {
@@ -254,13 +267,22 @@ impl FindingsTable {
 /// Numbers the units in front of the leaky queue, so that the gate behind it sees what the queue dropped.
 ///
 /// The number travels in the buffer's `offset`, which no element between here and the decoder uses; `numbered` hears
-/// each one.
+/// each one. A unit of the same time as the one before has lost it in GStreamer's parsers, and gets it back: without it
+/// nobody would know whether its packets came.
 pub(super) fn number_units(queue_sink: &gst::Pad, numbered: impl Fn(u64) + Send + Sync + 'static) {
-    let next = AtomicU64::new(0);
+    let (next, newest_pts) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
     queue_sink.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            buffer.make_mut().set_offset(number);
+            let buffer = buffer.make_mut();
+            buffer.set_offset(number);
+            match buffer.pts() {
+                Some(pts) => newest_pts.store(pts.nseconds(), Ordering::Relaxed),
+                None => {
+                    let before = newest_pts.load(Ordering::Relaxed);
+                    buffer.set_pts((before != u64::MAX).then(|| gst::ClockTime::from_nseconds(before)));
+                }
+            }
             numbered(number);
         }
         gst::PadProbeReturn::Ok
@@ -304,13 +326,14 @@ impl GateLink {
     fn admit(&self, gate: &mut Gate, buffer: &gst::BufferRef) -> bool {
         let flags = buffer.flags();
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        let torn = pts.and_then(|pts| self.arrivals.get(pts)).is_some_and(|arrival| arrival.torn);
+        let Wholeness { torn, gaps } = pts.map(|pts| self.arrivals.wholeness(pts)).unwrap_or_default();
         let unit = Unit {
             pts,
             number: Some(buffer.offset()).filter(|number| *number != u64::MAX),
             keyframe: !flags.contains(gst::BufferFlags::DELTA_UNIT),
             discont: flags.contains(gst::BufferFlags::DISCONT),
             corrupted: torn || flags.contains(gst::BufferFlags::CORRUPTED),
+            gaps,
             keyframe_ns: self.arrivals.keyframe_ns(),
             now_ns: mono_ns(),
         };
@@ -333,6 +356,7 @@ impl GateLink {
 
 #[cfg(test)]
 mod tests {
+    use super::super::arrival::watch_packets;
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
@@ -355,6 +379,7 @@ mod tests {
             keyframe: false,
             discont: false,
             corrupted: false,
+            gaps: None,
             keyframe_ns: 0,
             now_ns: number as i64 * 40_000_000,
         }
@@ -389,6 +414,7 @@ mod tests {
             (Unit { discont: true, ..delta(1) }, false),
             (Unit { corrupted: true, ..delta(1) }, false),
             (Unit { number: Some(2), ..delta(1) }, false),
+            (Unit { gaps: Some(1), ..delta(1) }, false),
             (delta(1), true),
         ];
         for (unit, decoder_failed) in damages {
@@ -400,6 +426,21 @@ mod tests {
             assert_eq!(gate.see(key(4), false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
             assert_eq!(gate.see(delta(5), false), CLEAN);
         }
+    }
+
+    #[test]
+    fn a_gap_counts_although_the_unit_before_it_took_its_flag() {
+        let mut gate = gate(OnCorrupt::Drop);
+        let key = Unit { discont: true, gaps: Some(1), ..key(0) };
+        assert_eq!(gate.see(key, false), marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT]));
+        assert_eq!(gate.see(Unit { gaps: Some(1), ..delta(1) }, false), CLEAN);
+        assert_eq!(gate.see(Unit { gaps: Some(2), ..delta(2) }, false), Verdict::Drop);
+        assert_eq!(gate.see(Unit { gaps: None, ..delta(3) }, false), Verdict::Drop);
+        assert_eq!(
+            gate.see(Unit { gaps: Some(3), ..self::key(4) }, false),
+            marked(&[FrameFlags::KEYFRAME, FrameFlags::DISCONT])
+        );
+        assert_eq!(gate.see(Unit { gaps: Some(3), ..delta(5) }, false), CLEAN);
     }
 
     #[test]
@@ -515,6 +556,78 @@ mod tests {
         assert_eq!(gate.see(Unit { now_ns: SECOND, ..delta(2) }, false), Verdict::Drop);
         let woken = gate.see(Unit { now_ns: 11 * SECOND, ..delta(3) }, false);
         assert_eq!(woken, marked(&[FrameFlags::TAINTED, FrameFlags::DISCONT]));
+    }
+
+    /// RTP packets of `units` pictures of two slices, a keyframe every ten, each with the number of its picture.
+    fn packets(units: usize) -> (gst::Caps, Vec<(usize, gst::Buffer)>) {
+        let line = format!(
+            "videotestsrc pattern=ball num-buffers={units} ! video/x-raw,width=320,height=240,framerate=25/1 \
+             ! x264enc tune=zerolatency threads=1 sliced-threads=false option-string=slices=2 key-int-max=10 pass=quant \
+             quantizer=30 ! rtph264pay mtu=100 ! appsink name=sink sync=false"
+        );
+        let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        let samples: Vec<_> = std::iter::from_fn(|| sink.pull_sample().ok()).collect();
+        pipeline.set_state(gst::State::Null).unwrap();
+        let mut unit = 0;
+        let packets = samples.iter().map(|sample| {
+            let buffer = sample.buffer_owned().unwrap();
+            let of = unit;
+            let mut start = [0; 2];
+            buffer.copy_to_slice(0, &mut start).unwrap();
+            unit += usize::from(start[1] & 0x80 != 0);
+            (of, buffer)
+        });
+        let packets = packets.collect();
+        assert_eq!(unit, units);
+        (samples[0].caps_owned().unwrap(), packets)
+    }
+
+    /// How many units the gate lets through of such packets, of which `keep` says whether they come, and when, ms.
+    fn passed(units: usize, keep: impl Fn(usize, usize) -> Option<u64>) -> usize {
+        gst::init().expect("GStreamer");
+        let (caps, packets) = packets(units);
+        let line = "appsrc name=source format=time ! rtph264depay name=depay ! h264parse ! queue name=queue \
+                    ! identity name=decoder ! appsink name=sink sync=false";
+        let pipeline = gst::parse::launch(line).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let pad = |element: &str| pipeline.by_name(element).unwrap().static_pad("sink").unwrap();
+        let (arrivals, progress) = (Arc::new(Arrivals::new()), Arc::<Progress>::default());
+        watch_packets(&pad("depay"), arrivals.clone());
+        number_units(&pad("queue"), |_| {});
+        let findings = Arc::new(FindingsTable::new());
+        let link = GateLink { arrivals, findings, progress, decoder_failed: Arc::default() };
+        guard(&pad("decoder"), OnCorrupt::Drop, Duration::from_secs(10), link);
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let source = pipeline.by_name("source").unwrap().downcast::<gst_app::AppSrc>().unwrap();
+        source.set_caps(Some(&caps));
+        let mut at = (0, 0);
+        for (unit, mut buffer) in packets {
+            at = if unit == at.0 { (unit, at.1 + 1) } else { (unit, 0) };
+            if let Some(ms) = keep(unit, at.1) {
+                let buffer_at = buffer.make_mut();
+                buffer_at.set_pts(gst::ClockTime::from_mseconds(ms));
+                buffer_at.set_dts(gst::ClockTime::NONE);
+                source.push_buffer(buffer).unwrap();
+            }
+        }
+        source.end_of_stream().unwrap();
+        let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+        let passed = std::iter::from_fn(|| sink.pull_sample().ok()).count();
+        pipeline.set_state(gst::State::Null).unwrap();
+        passed
+    }
+
+    #[test]
+    fn a_torn_keyframe_that_is_late_together_with_the_picture_before_does_not_open_the_gate() {
+        let time = |unit: usize| unit as u64 * 40;
+        assert_eq!(passed(20, |unit, _| Some(time(unit))), 20, "whole, all of them pass");
+        // The jitter buffer gives one time to pictures that come at once after a pause.
+        assert_eq!(passed(20, |unit, _| Some(time(if unit == 10 { 9 } else { unit }))), 20, "late and whole");
+        let torn = |unit: usize, packet: usize| unit == 10 && packet == 6;
+        assert_eq!(passed(20, |unit, packet| (!torn(unit, packet)).then(|| time(unit))), 10, "torn");
+        let late = |unit: usize, packet: usize| (!torn(unit, packet)).then(|| time(if unit == 10 { 9 } else { unit }));
+        assert_eq!(passed(20, late), 10, "late and torn");
     }
 
     #[test]

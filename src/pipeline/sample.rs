@@ -212,7 +212,7 @@ impl Tail {
 
     fn describe(&mut self, buffer: &gst::BufferRef, decoded_mono_ns: i64) -> (FrameTiming, Findings) {
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        let now = Arrival { mono_ns: decoded_mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false };
+        let now = Arrival { mono_ns: decoded_mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false, gaps: 0 };
         let (arrival, findings, pts_ns) = match &mut self.origin {
             Origin::Camera { arrivals, findings, .. } => {
                 let findings =
@@ -262,8 +262,7 @@ impl Tail {
 
     fn is_torn(&self, buffer: &gst::BufferRef) -> bool {
         let Origin::Camera { arrivals, .. } = &self.origin else { return false };
-        let arrival = buffer.pts().and_then(|pts| arrivals.get(pts.nseconds()));
-        arrival.is_some_and(|arrival| arrival.torn)
+        buffer.pts().is_some_and(|pts| arrivals.wholeness(pts.nseconds()).torn)
     }
 
     /// Pictures lost since the previous one of this session; what came before its first keyframe is not lost.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use camring_ring::frame::Reason;
+use camring_ring::process::trim_heap;
 use crossbeam_channel::{Sender, bounded};
 use gst::prelude::*;
 
@@ -55,6 +56,8 @@ pub(super) fn start(
 impl Session for Running {
     fn stop(self: Box<Self>) {
         drop(self);
+        // Pictures and packets leave the heap full of holes, and the next session makes others.
+        trim_heap();
     }
 }
 

@@ -178,7 +178,7 @@ impl Watch {
             }
             progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
             if let Some(pts) = info.buffer().and_then(|buffer| buffer.pts()) {
-                let arrival = Arrival { mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false };
+                let arrival = Arrival { mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false, gaps: 0 };
                 arrivals.put(pts.nseconds(), arrival);
             }
             gst::PadProbeReturn::Ok
