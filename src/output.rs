@@ -129,6 +129,12 @@ impl Output {
         self.writer.source_seq()
     }
 
+    /// The next pictures are of this session.
+    pub fn session(&self, number: u32) {
+        self.shared.session.store(number, Relaxed);
+        self.writer.status().set_session(number);
+    }
+
     /// Publishes a picture, or leaves it out, or drops and counts it; `source_seq` is its number.
     pub fn offer(&mut self, frame: &FrameRef<'_>, source_seq: u64) {
         self.gap += u64::from(frame.lost_before);

@@ -66,6 +66,10 @@ impl FrameSink for Publisher {
         }
     }
 
+    fn session(&mut self, number: u32) {
+        self.outputs.iter().for_each(|output| output.session(number));
+    }
+
     fn settle(&mut self) {
         for change in self.changes.take() {
             match change {

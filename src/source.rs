@@ -148,7 +148,10 @@ pub trait FrameSink: Send {
     /// Publishes one picture, or drops and counts it.
     fn frame(&mut self, frame: &FrameRef<'_>);
 
-    /// Makes the changes that were asked for; called between sessions, when no picture comes that would make them.
+    /// The next pictures are of the session with this number; called before the first of each.
+    fn session(&mut self, _number: u32) {}
+
+    /// Makes the changes that were asked for; called when no picture comes that would make them.
     fn settle(&mut self) {}
 }
 
@@ -190,6 +193,11 @@ pub struct Progress {
     pub lag_ns: AtomicU64,
     /// Asked by the supervisor: which pictures it wants ([`Progress::demand`]).
     demand: AtomicU8,
+    /// Asked by the supervisor before the session begins: how often a request is to tell the camera that somebody watches, ms,
+    /// where nothing else would; 0 = never.
+    pub request_every_ms: AtomicU64,
+    /// Answers to those requests.
+    pub answers: AtomicU64,
     /// Asked by the supervisor: whether each picture is to be compared with the ones before.
     pub compare: AtomicBool,
     /// How long the picture had not changed by a bit when the newest one was decoded, ns; 0 = it has, or nobody compares.
@@ -270,6 +278,12 @@ pub trait FrameSource: Send {
         events: Sender<SourceEvent>,
         progress: Arc<Progress>,
     ) -> Result<Box<dyn Session>, RetryReason>;
+
+    /// Another one like it, for a second session beside the first that knows what the first has learned; `None` where there
+    /// can be only one.
+    fn twin(&self) -> Option<Box<dyn FrameSource>> {
+        None
+    }
 }
 
 /// A running session.

@@ -61,14 +61,16 @@ fn camera(url: &str, more: &str) -> String {
 fn another_address_is_followed_in_the_same_ring() {
     let sims = [Sim::spawn(&SMALL), Sim::spawn(&SMALL)];
     let scene = Scene::live(&camera(&sims[0].url, ""));
-    let before = scene.reader.newest().unwrap();
+    let (before, since) = (scene.reader.newest().unwrap(), scene.reader.ring.status().state_since_mono_ns);
     scene.reload(&camera(&sims[1].url, ""), "url has changed");
     let other = scene.reader.first("a picture of the other camera", |seen| seen.stamp.run_id != before.stamp.run_id);
     assert_eq!(other.frame.generation, before.frame.generation, "the ring stayed");
     assert_eq!(other.frame.meta.session_id, before.frame.meta.session_id + 1);
     until("the state is live", || scene.reader.ring.status().state == State::Live);
+    until("the change is counted", || scene.reader.ring.status().counter(Counter::Reconnects) > 0);
     let status = scene.reader.ring.status();
     assert_eq!((status.writer_epoch, status.counter(Counter::Reconnects)), (1, 1));
+    assert_eq!(status.state_since_mono_ns, since, "it left the state live: {}", scene.daemon.log());
     assert!(matches!(status.reconnects[..], [(Reason::Planned, 1)]), "{:?}", status.reconnects);
     let log = scene.daemon.log();
     assert!(log.contains(&sims[0].url) && log.contains(&sims[1].url), "the difference is told: {log}");

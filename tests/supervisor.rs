@@ -1,5 +1,7 @@
 //! The supervisor on a scripted source and a clock that stands still: every state, deadline and way out.
 
+#[path = "supervisor/relief.rs"]
+mod relief;
 #[path = "supervisor/stage.rs"]
 mod stage;
 
@@ -363,6 +365,19 @@ fn a_stop_during_a_reload_is_heard() {
     stage.until(State::Stopped, Reason::Operator);
     drop::<crossbeam_channel::Sender<()>>(release);
     assert_eq!(stage.outcome(), Outcome::Stopped);
+}
+
+#[test]
+fn changes_of_the_outputs_are_made_at_once_while_no_picture_comes() {
+    let (stage, _actor) = parked();
+    let before = stage.settled.load(Ordering::Relaxed);
+    stage.renew(Policy { idle: Demand::Nothing, ..Policy::default() }, None);
+    let deadline = std::time::Instant::now() + stage::PATIENCE;
+    while stage.settled.load(Ordering::Relaxed) == before {
+        assert!(std::time::Instant::now() < deadline, "the sink was not asked");
+        std::thread::yield_now();
+    }
+    assert_eq!(stage.now().state, State::Parked);
 }
 
 /// A camera that is parked when nobody reads, after 10 s without a reader.

@@ -73,6 +73,37 @@ impl Chronicle {
         }
     }
 
+    /// A session has taken the place of one that the camera would have ended soon.
+    pub(crate) fn relieved(&mut self, now: Mono, session: u32) {
+        if let Some(repeats) = self.admit(State::Live, Reason::Planned, now) {
+            let (state, reason) = (State::Live, Reason::Planned);
+            info!(camera = self.camera, %state, %reason, session, repeats, "another session has taken over without a gap");
+        }
+    }
+
+    /// Requests were seen to keep a session alive beyond the age at which the camera ended others.
+    pub(crate) fn keeps(&self, every: Duration) {
+        let every = tenths(every);
+        info!(camera = self.camera, "the camera ends no session that hears an RTSP request; one is sent every {every}");
+    }
+
+    /// A second session did not come up, or cost the first; told once for as long as the camera keeps its rhythm.
+    pub(crate) fn alone(&self, why: &str) {
+        warn!(
+            camera = self.camera,
+            "no second session beside the first ({why}); from now on the next one is begun when the camera has ended one"
+        );
+    }
+
+    /// A session that was replaced does not end.
+    pub(crate) fn lingers(&self, within: Duration) {
+        let limit = humantime::format_duration(within);
+        error!(
+            camera = self.camera,
+            "a session that was replaced did not end within {limit}; the process is replaced at the next outage"
+        );
+    }
+
     /// A session ended or did not begin; `wait` until the next try.
     pub(crate) fn failed(&mut self, now: Mono, state: State, ending: &Ending, attempt: u8, wait: Duration) {
         let Some(repeats) = self.admit(state, ending.why.reason, now) else { return };

@@ -4,7 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Camera;
+use super::keeping::Keeping;
 use super::policy::Policy;
+use super::rhythm::Rhythm;
 use super::watch::Watch;
 use crate::source::FrameSource;
 
@@ -23,7 +25,8 @@ pub struct Renewal {
     pub policy: Policy,
     /// When the service manager hears READY without a frame; in place, before READY.
     pub ready_timeout: Duration,
-    /// Where the pictures come from, if that has changed: the session is ended in order and another one begun at once.
+    /// Where the pictures come from, if that has changed: another session is begun at once, beside the one at work and to
+    /// replace it without a gap, or after that has been ended in order.
     pub source: Option<Box<dyn FrameSource>>,
 }
 
@@ -35,34 +38,42 @@ impl fmt::Debug for Renewal {
 
 impl Camera {
     /// Takes over what a reload changes in place; hands on the source that a new session is to be begun with.
-    pub(super) fn adopt(&mut self, reload: Reload, watch: Option<&mut Watch>) -> Option<Box<dyn FrameSource>> {
+    pub(super) fn adopt(&mut self, reload: Reload, mut watch: Option<&mut Watch>) -> Option<Box<dyn FrameSource>> {
         self.health.reloading();
         let mut source = None;
         if let Reload::Renewed(renewal) = reload {
             self.policy = renewal.policy;
             self.health.set_ready_timeout(renewal.ready_timeout);
-            if let Some(watch) = watch {
+            if let Some(watch) = &mut watch {
                 watch.adopt(&self.policy);
             }
             source = renewal.source;
         }
-        self.settle_sink();
+        if watch.is_none_or(|watch| !watch.has_frames()) {
+            self.settle();
+        }
         if source.is_none() {
             self.health.reloaded();
         }
         source
     }
 
-    /// Has the sink make the changes that were asked for, while it is home; otherwise the next picture does.
-    pub(super) fn settle_sink(&mut self) {
-        if let Some(sink) = self.sink.at_home() {
-            sink.settle();
-        }
+    /// Has the sink make the changes that were asked for, where no picture comes that would have it make them.
+    pub(super) fn settle(&mut self) {
+        self.unsettled = !self.turn.settle();
     }
 
     /// Uses another source from the next session on; the one before must be home. What failed with it does not count.
     pub(super) fn renew(&mut self, source: Box<dyn FrameSource>) {
-        self.source.keep(source);
+        self.source = Some(source);
+        self.renewed();
+    }
+
+    /// What was learned of the source before does not count any more.
+    pub(super) fn renewed(&mut self) {
+        self.alone = false;
+        self.keeping = Keeping::default();
+        self.rhythm = Rhythm::default();
         self.tries.reset();
         self.chronicle.forget();
         self.health.reloaded();

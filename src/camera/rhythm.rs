@@ -29,8 +29,18 @@ impl Rhythm {
             self.ages.remove(0);
         }
         self.ages.push(age);
+        self.age()
+    }
+
+    /// The age at which the camera ends each session, as far as that is known.
+    pub(crate) fn age(&self) -> Option<Duration> {
         let (first, last) = (*self.ages.iter().min()?, *self.ages.iter().max()?);
         (self.ages.len() == CUTS && last - first <= SPREAD.max(first / 10)).then_some(first)
+    }
+
+    /// The age at which another session is to be begun, so that it can take over in time.
+    pub(crate) fn relief_at(&self) -> Option<Duration> {
+        self.age().map(|age| age / 5 * 4)
     }
 }
 

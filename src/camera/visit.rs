@@ -96,7 +96,7 @@ pub fn visit(
         let glance = Arc::new(Glance::default());
         let mut sink = Home::new(Box::new(Looker(glance.clone())) as Box<dyn FrameSink>);
         let (Some(lent), Some(looker)) = (source.lend(), sink.lend()) else { return Err(lost()) };
-        let mut worker = Worker::launch(1, lent, looker, name);
+        let mut worker = Worker::launch(1, lent, looker, Arc::default(), name);
         outcome = attend(&worker, &glance, policy, clock, began);
         worker.request_stop();
         let deadline = clock.now().after(policy.teardown);

@@ -171,6 +171,22 @@ impl Watch {
         self.live_at.map_or(Duration::ZERO, |at| now.since(at))
     }
 
+    /// Which phase the session is in, and why.
+    pub(crate) fn phase(&self) -> (Phase, Reason) {
+        (self.phase, self.reason)
+    }
+
+    /// Whether a next frame is to be expected.
+    pub(crate) fn has_frames(&self) -> bool {
+        matches!(self.phase, Phase::Live | Phase::Degraded)
+    }
+
+    /// Judges by the camera's rings from now on, which hold `published` frames: until now the session's pictures went nowhere.
+    pub(crate) fn take_over(&mut self, policy: &Policy, published: u64, may_force_at: Mono) {
+        self.adopt(policy);
+        (self.published_before, self.may_force_at) = (published, may_force_at);
+    }
+
     /// Whether a frame of this session was published.
     pub(crate) fn was_live(&self) -> bool {
         self.live_at.is_some()

@@ -32,9 +32,9 @@ impl<T> Home<T> {
         self.value.take().map(|value| Loan::new(value, self.door.clone()))
     }
 
-    /// The value, while it is not lent.
-    pub(crate) fn at_home(&mut self) -> Option<&mut T> {
-        self.value.as_mut()
+    /// The value, unless it is lent.
+    pub(crate) fn into_value(self) -> Option<T> {
+        self.value
     }
 
     /// Takes in what came down the road.
@@ -71,17 +71,18 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Begins a session on a thread of its own; a thread that cannot be made is reported as a failed start.
+    /// Begins a session on a thread of its own, which counts in `progress`; a thread that cannot be made is reported as a
+    /// failed start.
     pub(crate) fn launch(
         session: u32,
         source: Loan<Box<dyn FrameSource>>,
         sink: Loan<Box<dyn FrameSink>>,
+        progress: Arc<Progress>,
         camera: &str,
     ) -> Self {
         let (event_sender, events) = bounded(EVENTS);
         let (report_sender, reports) = bounded(2);
         let (stop, stopped) = bounded(1);
-        let progress = Arc::new(Progress::default());
         let given = progress.clone();
         let failed = report_sender.clone();
         let spawned = thread::Builder::new().name(format!("session-{session}")).spawn(move || {
@@ -141,5 +142,11 @@ fn serve(
 
 fn no_thread(error: &std::io::Error) -> RetryReason {
     let message = format!("cannot start a thread for the session: {error}; raise TasksMax or the process limit");
+    RetryReason { reason: Reason::Internal, class: RetryClass::Transient, message }
+}
+
+/// Why a session ends whose thread ended by itself.
+pub(crate) fn died() -> RetryReason {
+    let message = "the session's thread ended by itself, which is a fault of this program".to_owned();
     RetryReason { reason: Reason::Internal, class: RetryClass::Transient, message }
 }

@@ -13,6 +13,7 @@ use gst::prelude::*;
 use super::arrival::mono_ns;
 use super::dial::{self, Dial};
 use super::graph::{Camera, Tls};
+use super::knock::Knocker;
 use super::reach::{self, Endpoint};
 use super::report::Reporter;
 use crate::source::{Progress, RetryClass};
@@ -95,6 +96,8 @@ pub(super) struct Watcher {
     pub progress: Arc<Progress>,
     /// How far the connect has come.
     pub dial: Arc<Dial>,
+    /// Requests that keep the session alive.
+    pub knocker: Knocker,
 }
 
 /// An end of the session: the word, how soon to try again, the sentence.
@@ -119,6 +122,10 @@ impl Watcher {
                 }
                 recv(packet_due) -> _ => {
                     self.check_packets();
+                    continue;
+                }
+                recv(self.knocker.due()) -> _ => {
+                    self.knocker.knock();
                     continue;
                 }
                 recv(self.stopped) -> _ => return,

@@ -28,7 +28,7 @@ use super::reach::Endpoint;
 use super::report::Reporter;
 use super::sample::{Doubt, Origin, Tail};
 use super::tls::{self, Refusal};
-use super::{AccessUnits, RtspSourceConfig};
+use super::{AccessUnits, RtspSourceConfig, Transport};
 use crate::source::{FrameSink, Loan, Progress, RetryClass, RetryReason, SourceEvent};
 
 /// Longest backlog in front of the decoder; older access units are dropped and the gate closes.
@@ -47,6 +47,9 @@ const TEARDOWN_NS: u64 = 500_000_000;
 /// Decoder formats in the order of preference, then whatever it can do.
 const RAW_CAPS: &str = "video/x-raw, format=(string){ I420, NV12, Y42B, Y444, GRAY8, BGR, RGB, \
     I420_10LE, P010_10LE, I422_10LE }; video/x-raw";
+
+/// The name of rtspsrc in its pipeline.
+pub(super) const SOURCE: &str = "camera";
 
 /// Whether the connection is encrypted.
 pub(super) enum Tls {
@@ -151,6 +154,7 @@ pub(super) fn take_over(appsink: &gst_app::AppSink, mut tail: Tail) {
 pub(super) fn build(camera: &Arc<Camera>) -> Result<gst::Pipeline, RetryReason> {
     let pipeline = gst::Pipeline::new();
     let rtspsrc = make("rtspsrc")?;
+    set_words(&rtspsrc, "name", SOURCE);
     set_source(&rtspsrc, camera);
     if let Tls::On(refusal) = &camera.tls {
         tls::configure(&rtspsrc, &camera.config.tls, refusal.clone())?;
@@ -233,6 +237,17 @@ impl Camera {
                 format!("the stream at {endpoint} has no video; check the path of the url"),
             ),
         }
+    }
+
+    /// Whether packets come in a plain RTSP connection, neither tunnelled nor encrypted.
+    pub(super) fn is_plain_tcp(&self) -> bool {
+        let tcp_only = self.lessons.tcp_only.load(Ordering::Relaxed);
+        let plain = match self.config.transport {
+            Transport::Tcp => true,
+            Transport::Auto => tcp_only,
+            Transport::Udp | Transport::Multicast | Transport::Http => false,
+        };
+        plain && matches!(self.tls, Tls::Off)
     }
 
     /// Gives the sink back and takes no new stream.

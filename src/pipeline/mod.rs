@@ -14,6 +14,7 @@ mod digits;
 mod fallback;
 mod gate;
 mod graph;
+mod knock;
 mod lessons;
 mod local;
 mod reach;
@@ -262,6 +263,10 @@ impl FrameSource for RtspSource {
         let owner = camera.clone();
         let let_go = Box::new(move || owner.let_go());
         session::start(pipeline, Subject::Camera(camera), let_go, reporter, progress)
+    }
+
+    fn twin(&self) -> Option<Box<dyn FrameSource>> {
+        Some(Box::new(Self { config: self.config.clone(), lessons: self.lessons.clone() }))
     }
 }
 

@@ -12,6 +12,7 @@ use gst::prelude::*;
 use super::bus::{self, Subject, Watcher};
 use super::chain::LetGo;
 use super::dial::Dial;
+use super::knock::{Door, Knocker};
 use super::report::Reporter;
 use crate::source::{Progress, RetryClass, RetryReason, Session};
 
@@ -20,6 +21,7 @@ struct Running {
     bus: gst::Bus,
     let_go: LetGo,
     reporter: Arc<Reporter>,
+    door: Door,
     /// The watcher runs as long as this is there.
     stop: Option<Sender<Infallible>>,
     watcher: Option<JoinHandle<()>>,
@@ -41,8 +43,11 @@ pub(super) fn start(
     let (stop, stopped) = bounded(0);
     let dial = Arc::new(Dial::new());
     let messages = bus::listen(&bus, dial.clone());
-    let watcher = Watcher { messages, stopped, subject, reporter: reporter.clone(), progress, dial };
-    let mut running = Running { pipeline, bus, let_go, reporter, stop: Some(stop), watcher: None };
+    let camera = if let Subject::Camera(camera) = &subject { Some(&**camera) } else { None };
+    let knocker = Knocker::new(&pipeline, camera, &progress);
+    let door = knocker.door();
+    let watcher = Watcher { messages, stopped, subject, reporter: reporter.clone(), progress, dial, knocker };
+    let mut running = Running { pipeline, bus, let_go, reporter, door, stop: Some(stop), watcher: None };
     let failed = |message: String| RetryReason { reason: Reason::Internal, class: RetryClass::Transient, message };
     let thread = watcher.spawn().map_err(|error| failed(format!("cannot start the bus thread: {error}")))?;
     running.watcher = Some(thread);
@@ -67,6 +72,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.reporter.close();
         self.stop.take();
+        self.door.close();
         (self.let_go)();
         if let Err(error) = self.pipeline.set_state(gst::State::Null) {
             tracing::error!(%error, "the pipeline does not stop; what it holds may be lost until the process ends");

@@ -130,6 +130,10 @@ impl FrameSource for WebSource {
         };
         session::start(pipeline, Subject::Other(Arc::new(judge)), let_go, reporter, progress)
     }
+
+    fn twin(&self) -> Option<Box<dyn FrameSource>> {
+        Some(Box::new(self.clone()))
+    }
 }
 
 /// The probes of one session.

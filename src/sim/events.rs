@@ -140,7 +140,10 @@ fn of_action(step: &Planned) -> Map<String, Value> {
             json!({ "method": method, "code": code, "retry_after_s": retry_after.as_secs() })
         }
         Action::Sdp(fault) => json!({ "kind": format!("{fault:?}") }),
-        Action::SessionTimeout { timeout } => json!({ "timeout_ms": millis(timeout) }),
+        Action::Sessions { max, code } => json!({ "max": max, "code": code }),
+        Action::SessionTimeout { timeout, kept } => {
+            json!({ "timeout_ms": millis(timeout), "kept_by": if kept { "requests" } else { "nothing" } })
+        }
         Action::Reports { reports: Reports::None, .. } => json!({ "clock": "none" }),
         Action::Reports { reports, seconds } => {
             json!({ "clock": format!("{reports:?}").to_lowercase(), "seconds": seconds })

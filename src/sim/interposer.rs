@@ -144,7 +144,7 @@ async fn run(
     let (control, active) = watch::channel(Arc::new(Active::default()));
     let (played, has_played) = watch::channel(false);
     let connections = Arc::new(AtomicUsize::new(0));
-    let shared = Shared { active, played, transport: faults.script.transport };
+    let shared = Shared { active, played, sessions: Arc::default(), transport: faults.script.transport };
     let door = Door { address, camera, shared, connections: Arc::clone(&connections) };
     let course = Course { control, taps, connections, log: EventLog::new(faults.events) };
     let ((), accepted) = tokio::join!(

@@ -146,13 +146,26 @@ impl Board for StageBoard {
     }
 }
 
+/// A published picture: its session, and when it arrived.
+pub type Picture = (u32, Mono);
+
 struct StageSink {
     published: Arc<AtomicU64>,
+    pictures: Arc<Mutex<Vec<Picture>>>,
+    session: u32,
+    settled: Arc<AtomicU64>,
 }
 
 impl FrameSink for StageSink {
-    fn frame(&mut self, _: &FrameRef<'_>) {
+    fn frame(&mut self, frame: &FrameRef<'_>) {
+        self.pictures.lock().unwrap().push((self.session, Mono(frame.timing.arrival_mono_ns)));
         self.published.fetch_add(1, Ordering::Relaxed);
+    }
+    fn session(&mut self, number: u32) {
+        self.session = number;
+    }
+    fn settle(&mut self) {
+        self.settled.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -204,19 +217,21 @@ impl Actor {
         self.progress.last_decoded_mono_ns.store(self.clock.now().0, Ordering::Relaxed);
     }
 
-    /// A packet that becomes a published frame.
+    /// A packet that becomes a published frame; of a session that was stopped meanwhile nothing becomes any.
     pub fn frame(&self) {
         self.packet();
         self.decode();
+        let now = self.clock.now();
         let mut sink = self.sink.lock().unwrap();
-        sink.as_mut().expect("the session has its sink until it is stopped").frame(&FrameRef {
+        let Some(sink) = sink.as_mut() else { return };
+        sink.frame(&FrameRef {
             width: 2,
             height: 2,
             layout: SourceLayout::Other,
             planes: &[],
             color: Color::default(),
             pixel_aspect: (1, 1),
-            timing: FrameTiming::default(),
+            timing: FrameTiming { pts_ns: now.0, arrival_mono_ns: now.0, ..FrameTiming::default() },
             flags: FrameFlags::default(),
             lost_before: 0,
             fallback: &NoFallback,
@@ -249,7 +264,10 @@ thread_local! {
 /// The sink as a streaming thread holds it.
 type HeldSink = Arc<Mutex<Option<Loan<Box<dyn FrameSink>>>>>;
 
+#[derive(Clone)]
 struct StageSource {
+    /// Whether there may be two sessions at a time.
+    twins: bool,
     scripts: Receiver<Script>,
     actors: Sender<Actor>,
     clock: Arc<StageClock>,
@@ -282,6 +300,10 @@ impl FrameSource for StageSource {
             _ => {}
         }
         Ok(Box::new(StageSession { script, sink: held, events }))
+    }
+
+    fn twin(&self) -> Option<Box<dyn FrameSource>> {
+        self.twins.then(|| Box::new(self.clone()) as Box<dyn FrameSource>)
     }
 }
 
@@ -344,6 +366,7 @@ pub struct Setup {
     pub health: Health,
     pub random: f64,
     pub name: &'static str,
+    pub twins: bool,
 }
 
 impl Default for Setup {
@@ -355,6 +378,7 @@ impl Default for Setup {
             health: Health::silent(),
             random: 0.0,
             name: "yard",
+            twins: false,
         }
     }
 }
@@ -369,6 +393,9 @@ pub struct Stage {
     pub clock: Arc<StageClock>,
     pub seen: Arc<Watched<Seen>>,
     pub published: Arc<AtomicU64>,
+    pub pictures: Arc<Mutex<Vec<Picture>>>,
+    /// How often the sink was asked to make changes.
+    pub settled: Arc<AtomicU64>,
     /// Why the ring takes no frames.
     pub refusal: Arc<Mutex<Option<Reason>>>,
     /// Whether a reader is attached.
@@ -376,6 +403,7 @@ pub struct Stage {
     pub stop: Option<Sender<Stop>>,
     pub reload: Sender<Reload>,
     pub threads: Arc<AtomicUsize>,
+    twins: bool,
     scripts: Sender<Script>,
     actors: Receiver<Actor>,
     actor_sender: Sender<Actor>,
@@ -404,6 +432,7 @@ impl Stage {
         })
     }
 
+    /// Sets the stage; long because each prop is made and handed out here.
     fn play(
         setup: Setup,
         scripts: impl IntoIterator<Item = Script>,
@@ -419,16 +448,23 @@ impl Stage {
         let (outcome_sender, outcome) = bounded(1);
         let seen = Arc::new(Watched::<Seen>::default());
         let (published, threads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (pictures, settled) = (Arc::<Mutex<Vec<Picture>>>::default(), Arc::new(AtomicU64::new(0)));
         let (refusal, attended) = (Arc::new(Mutex::new(None)), Arc::new(AtomicBool::new(true)));
         let parts = Parts {
             name: setup.name.into(),
             source: Box::new(StageSource {
+                twins: setup.twins,
                 scripts: script_receiver,
                 actors: actor_sender.clone(),
                 clock: clock.clone(),
                 threads: threads.clone(),
             }),
-            sink: Box::new(StageSink { published: published.clone() }),
+            sink: Box::new(StageSink {
+                published: published.clone(),
+                pictures: pictures.clone(),
+                session: 0,
+                settled: settled.clone(),
+            }),
             board: Box::new(StageBoard {
                 seen: seen.clone(),
                 published: published.clone(),
@@ -452,11 +488,14 @@ impl Stage {
             clock,
             seen,
             published,
+            pictures,
+            settled,
             refusal,
             attended,
             stop: Some(stop),
             reload,
             threads,
+            twins: setup.twins,
             scripts: script_sender,
             actors,
             actor_sender,
@@ -467,11 +506,12 @@ impl Stage {
 
     /// A reload with this policy, and with another source that plays `scripts` if there are any.
     pub fn renew(&self, policy: Policy, scripts: Option<Vec<Script>>) {
+        let twins = self.twins;
         let source = scripts.map(|scripts| {
             let (sender, scripts_to_play) = unbounded();
             scripts.into_iter().for_each(|script| sender.send(script).unwrap());
             let (actors, clock, threads) = (self.actor_sender.clone(), self.clock.clone(), self.threads.clone());
-            Box::new(StageSource { scripts: scripts_to_play, actors, clock, threads }) as Box<dyn FrameSource>
+            Box::new(StageSource { twins, scripts: scripts_to_play, actors, clock, threads }) as Box<dyn FrameSource>
         });
         self.reload.send(Reload::Renewed(Box::new(Renewal { policy, ready_timeout: secs(20), source }))).unwrap();
     }

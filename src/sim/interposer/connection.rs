@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -32,6 +33,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub struct Shared {
     pub active: watch::Receiver<Arc<Active>>,
     pub played: watch::Sender<bool>,
+    /// Sessions of all connections.
+    pub sessions: Arc<AtomicUsize>,
     pub transport: Transport,
 }
 
@@ -97,7 +100,7 @@ impl Relay {
         let (active, now) = (Arc::clone(&shared.active.borrow_and_update()), Instant::now());
         Self {
             cuts_seen: active.cuts(),
-            exchange: Exchange::new(now, transport),
+            exchange: Exchange::new(now, transport, Arc::clone(&shared.sessions)),
             active,
             shared,
             requests: Splitter::default(),

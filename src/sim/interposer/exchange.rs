@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -28,6 +29,26 @@ pub enum Reaction {
     Swallow,
 }
 
+/// A session of the camera, counted as long as it is there.
+#[derive(Debug)]
+struct Session {
+    all: Arc<AtomicUsize>,
+    begun: Instant,
+}
+
+impl Session {
+    fn begin(all: &Arc<AtomicUsize>, begun: Instant) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self { all: Arc::clone(all), begun }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.all.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What is known of one connection.
 #[derive(Debug)]
 pub struct Exchange {
@@ -35,19 +56,24 @@ pub struct Exchange {
     pending: VecDeque<(String, String)>,
     /// Channels that carry RTCP; the others carry RTP.
     rtcp: [bool; 256],
-    has_session: bool,
+    /// Sessions of all connections.
+    sessions: Arc<AtomicUsize>,
+    /// The one of this connection, while it has one.
+    session: Option<Session>,
     last_request: Instant,
     line: Line<Vec<u8>>,
     transport: Option<Transport>,
 }
 
 impl Exchange {
-    /// Nothing is known yet; `transport` is what the client may have, `None` = nothing.
-    pub fn new(now: Instant, transport: Option<Transport>) -> Self {
+    /// Nothing is known yet; `transport` is what the client may have, `None` = nothing; `sessions` counts those of all
+    /// connections.
+    pub fn new(now: Instant, transport: Option<Transport>, sessions: Arc<AtomicUsize>) -> Self {
         Self {
             pending: VecDeque::new(),
             rtcp: [false; 256],
-            has_session: false,
+            sessions,
+            session: None,
             last_request: now,
             line: Line::default(),
             transport,
@@ -58,7 +84,7 @@ impl Exchange {
     pub fn request(&mut self, mut request: Message, active: &Active, now: Instant) -> Reaction {
         self.last_request = now;
         let cseq = request.header("CSeq").unwrap_or("0").to_owned();
-        if let Some(answer) = fault_of(&request, &cseq, active) {
+        if let Some(answer) = fault_of(&request, &cseq, active).or_else(|| self.refused(&request, &cseq, active)) {
             return answer;
         }
         if request.method() == "SETUP" && !keeps_transport(&mut request, self.transport) {
@@ -83,14 +109,31 @@ impl Exchange {
         match method.as_str() {
             "DESCRIBE" => describe(&mut answer, active),
             "SETUP" => self.set_up(&mut answer, active),
-            "TEARDOWN" => self.has_session = false,
+            "TEARDOWN" => self.session = None,
             _ => {}
         }
         (answer, method == "PLAY")
     }
 
+    /// The answer to a SETUP for which the camera has no session left.
+    fn refused(&self, request: &Message, cseq: &str, active: &Active) -> Option<Reaction> {
+        if request.method() != "SETUP" || self.session.is_some() {
+            return None;
+        }
+        let taken = self.sessions.load(Ordering::Relaxed);
+        active.running.iter().find_map(|running| {
+            let Action::Sessions { max, code } = running.action else { return None };
+            running.look();
+            if taken < usize::from(max) {
+                return None;
+            }
+            running.change();
+            Some(Reaction::Answer(refusal(code, Duration::ZERO, cseq).to_bytes()))
+        })
+    }
+
     fn set_up(&mut self, answer: &mut Message, active: &Active) {
-        self.has_session = true;
+        self.session.get_or_insert_with(|| Session::begin(&self.sessions, self.last_request));
         let channels = answer.header("Transport").and_then(|transport| {
             let pair = transport.split(';').find_map(|part| part.trim().strip_prefix("interleaved="))?;
             pair.split_once('-')?.1.parse::<u8>().ok()
@@ -110,13 +153,14 @@ impl Exchange {
 
     /// When the session is over unless a request comes before.
     pub fn deadline(&self, active: &Active) -> Option<Instant> {
-        let (_, timeout) = session_timeout(active).filter(|_| self.has_session)?;
-        Some(self.last_request + timeout)
+        let (session, (running, timeout)) = self.session.as_ref().zip(session_timeout(active))?;
+        let kept = matches!(running.action, Action::SessionTimeout { kept: true, .. });
+        Some(if kept { self.last_request } else { session.begun } + timeout)
     }
 
     /// Counts a session that was over.
     pub fn expire(&mut self, active: &Active) {
-        self.has_session = false;
+        self.session = None;
         if let Some((running, _)) = session_timeout(active) {
             running.change();
         }
@@ -229,7 +273,7 @@ fn describe(answer: &mut Message, active: &Active) {
 
 fn session_timeout(active: &Active) -> Option<(&Arc<Running>, Duration)> {
     active.running.iter().find_map(|running| match running.action {
-        Action::SessionTimeout { timeout } => Some((running, timeout)),
+        Action::SessionTimeout { timeout, .. } => Some((running, timeout)),
         _ => None,
     })
 }
@@ -288,9 +332,13 @@ mod tests {
         Message { start: format!("{method} rtsp://h/s RTSP/1.0"), headers, body: Vec::new() }
     }
 
+    fn exchange(transport: Option<Transport>) -> Exchange {
+        Exchange::new(Instant::now(), transport, Arc::default())
+    }
+
     fn react(faults: &str, method: &str) -> Reaction {
         let now = Instant::now();
-        Exchange::new(now, Some(Transport::Tcp)).request(request(method, &[]), &active(faults), now)
+        exchange(Some(Transport::Tcp)).request(request(method, &[]), &active(faults), now)
     }
 
     #[test]
@@ -315,7 +363,7 @@ mod tests {
         let now = Instant::now();
         let set_up = |transport: &str, wanted| {
             let request = request("SETUP", &[("Transport", transport)]);
-            Exchange::new(now, Some(wanted)).request(request, &Active::default(), now)
+            exchange(Some(wanted)).request(request, &Active::default(), now)
         };
         for (wanted, kept, other) in [(Transport::Tcp, TCP, UDP), (Transport::Udp, UDP, TCP)] {
             let both = set_up(&format!("{UDP},{TCP}"), wanted);
@@ -323,7 +371,7 @@ mod tests {
             assert_eq!(request.header("Transport"), Some(kept));
             let Reaction::Answer(bytes) = set_up(other, wanted) else { panic!() };
             assert!(bytes.starts_with(b"RTSP/1.0 461 "));
-            let answer = Exchange::new(now, None).request(request, &Active::default(), now);
+            let answer = exchange(None).request(request, &Active::default(), now);
             assert!(matches!(answer, Reaction::Answer(_)), "{answer:?}");
         }
     }
@@ -331,7 +379,7 @@ mod tests {
     #[test]
     fn a_session_that_no_request_keeps_alive_has_a_deadline() {
         let (now, active) = (Instant::now(), active("{ do = \"session-timeout\", timeout = \"4s\" }"));
-        let mut exchange = Exchange::new(now, Some(Transport::Tcp));
+        let mut exchange = exchange(Some(Transport::Tcp));
         assert_eq!(exchange.deadline(&active), None);
         exchange.request(request("SETUP", &[]), &active, now);
         let mut answer = Message::response(200, "OK", "3");
@@ -344,6 +392,8 @@ mod tests {
         let later = now + Duration::from_secs(3);
         exchange.request(request("GET_PARAMETER", &[]), &active, later);
         assert_eq!(exchange.deadline(&active), Some(later + Duration::from_secs(4)));
+        let strict = self::active("{ do = \"session-timeout\", timeout = \"4s\", kept_by = \"nothing\" }");
+        assert_eq!(exchange.deadline(&strict), Some(now + Duration::from_secs(4)));
         exchange.request(request("PLAY", &[]), &active, later);
         assert!(!exchange.answer(Message::response(454, "Session Not Found", "3"), &active).1);
         assert_eq!(active.running[0].counts().0, 1);
@@ -351,10 +401,35 @@ mod tests {
         assert!(description.body.is_empty());
     }
 
+    #[test]
+    fn a_session_too_many_is_refused_until_another_one_is_over() {
+        let (now, active) = (Instant::now(), active("{ do = \"sessions\", max = 1 }"));
+        let all = Arc::default();
+        let mut connections = [(); 2].map(|()| Exchange::new(now, Some(Transport::Tcp), Arc::clone(&all)));
+        let [first, second] = &mut connections;
+        let ask = |exchange: &mut Exchange, method: &str| {
+            let reaction = exchange.request(request(method, &[]), &active, now);
+            if matches!(reaction, Reaction::Forward(..)) {
+                exchange.answer(Message::response(200, "OK", "3"), &active);
+            }
+            reaction
+        };
+        assert!(matches!(ask(first, "SETUP"), Reaction::Forward(..)));
+        assert!(matches!(ask(first, "SETUP"), Reaction::Forward(..)), "another stream of the same session");
+        let Reaction::Answer(bytes) = ask(second, "SETUP") else { panic!() };
+        assert!(bytes.starts_with(b"RTSP/1.0 453 "));
+        assert!(matches!(ask(second, "DESCRIBE"), Reaction::Forward(..)));
+        ask(first, "TEARDOWN");
+        assert!(matches!(ask(second, "SETUP"), Reaction::Forward(..)));
+        let [_, second] = connections;
+        drop(second);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
+    }
+
     fn describe_with(fault: SdpFault) -> Message {
         let running = Running::new(Action::Sdp(fault), Plan::new(&script("stall"), 1).next().unwrap().chance);
         let active = Active { running: vec![Arc::new(running)], cut: None };
-        let mut exchange = Exchange::new(Instant::now(), Some(Transport::Tcp));
+        let mut exchange = exchange(Some(Transport::Tcp));
         exchange.request(request("DESCRIBE", &[]), &active, Instant::now());
         let answer = Message { body: b"v=0\r\n".to_vec(), ..Message::response(200, "OK", "3") };
         exchange.answer(answer, &active).0
@@ -367,7 +442,7 @@ mod tests {
 
     /// The numbers of 1000 packets as they come out.
     fn through(faults: &str) -> Vec<u16> {
-        let (mut exchange, active) = (Exchange::new(Instant::now(), Some(Transport::Tcp)), active(faults));
+        let (mut exchange, active) = (exchange(Some(Transport::Tcp)), active(faults));
         let packet = |number: u16| [b"$\x00\x00\x0c\x80\x60", &number.to_be_bytes()[..], &[0; 8]].concat();
         let out = (0..1000).flat_map(|number| exchange.packet(packet(number), &active));
         out.map(|(_, packet)| u16::from_be_bytes([packet[6], packet[7]])).collect()
@@ -390,7 +465,7 @@ mod tests {
     #[test]
     fn sender_reports_are_left_out_or_moved() {
         let report = |faults: &str| {
-            let mut exchange = Exchange::new(Instant::now(), Some(Transport::Tcp));
+            let mut exchange = exchange(Some(Transport::Tcp));
             exchange.rtcp[1] = true;
             let packet = [&b"$\x01\x00\x1c\x80\xc8\x00\x06"[..], &[0; 24]].concat();
             exchange.packet(packet, &active(faults)).pop().map(|(_, packet)| packet[12..16].to_vec())

@@ -99,10 +99,19 @@ pub enum Action {
     Garbage,
     /// The session description is wrong.
     Sdp(SdpFault),
+    /// There is only so much room for sessions.
+    Sessions {
+        /// How many there may be at a time.
+        max: u8,
+        /// What a SETUP beyond is answered with.
+        code: u16,
+    },
     /// The session ends unless RTSP requests keep it alive.
     SessionTimeout {
         /// Longest time between two requests.
         timeout: Duration,
+        /// Whether requests count; otherwise it is the age at which the session ends.
+        kept: bool,
     },
     /// The sender reports are wrong.
     Reports {
@@ -294,9 +303,26 @@ const ACTIONS: &[KnownAction] = &[
         },
     ),
     known(
+        "sessions",
+        &[
+            Parameter { name: "max", kind: Kind::Integer { min: 1, max: 64 }, default: "1" },
+            Parameter { name: "code", kind: Kind::Integer { min: 300, max: 599 }, default: "453" },
+        ],
+        |values| Action::Sessions {
+            max: u8::try_from(values.integer("max")).expect("at most 64"),
+            code: u16::try_from(values.integer("code")).expect("at most 599"),
+        },
+    ),
+    known(
         "session-timeout",
-        &[Parameter { name: "timeout", kind: lasting(Duration::from_secs(1)), default: "\"10s\"" }],
-        |values| Action::SessionTimeout { timeout: values.duration("timeout") },
+        &[
+            Parameter { name: "timeout", kind: lasting(Duration::from_secs(1)), default: "\"10s\"" },
+            Parameter { name: "kept_by", kind: Kind::Words(&["requests", "nothing"]), default: "\"requests\"" },
+        ],
+        |values| Action::SessionTimeout {
+            timeout: values.duration("timeout"),
+            kept: values.word("kept_by") == "requests",
+        },
     ),
     known(
         "sender-reports",

@@ -150,6 +150,7 @@ impl Action {
             Self::Status { .. } => "status",
             Self::Garbage => "garbage",
             Self::Sdp(_) => "sdp",
+            Self::Sessions { .. } => "sessions",
             Self::SessionTimeout { .. } => "session-timeout",
             Self::Reports { .. } => "sender-reports",
             Self::Loss { .. } => "loss",
