@@ -166,6 +166,22 @@ impl Scene {
     }
 }
 
+#[test]
+fn a_camera_that_comes_back_with_another_codec_and_size_is_read_on() {
+    let mut scene = Scene::live(None);
+    let port = scene.sim.port();
+    scene.sim.process.kill();
+    scene.gone();
+    until("the port is found closed", || scene.ring.status().reason == Reason::ConnectRefused);
+    let last = scene.stays_away(Duration::from_millis(200));
+    let other = ["--codec", "h265", "--size", "480x272", "--fps", "10", "--gop", "200ms"];
+    scene.sim = Sim::spawn_on(port, &other, None);
+    let seen = scene.comes_back(last, &[Reason::ServerClosed, Reason::ConnectRefused]);
+    let geometry = &seen.frame.meta.geometry;
+    assert_eq!((geometry.width, geometry.height), (480, 272));
+    assert!(seen.frame.skipped > 0 || seen.frame.meta.flags.contains(FrameFlags::GEOMETRY_CHANGED));
+}
+
 /// Kills the camera's server and starts another one on the same port.
 fn killed_and_back(config: Option<&str>, reasons: &[Reason]) {
     let mut scene = Scene::live(config);

@@ -122,6 +122,47 @@ fn an_invalid_file_changes_nothing_and_is_told_with_its_line() {
 }
 
 #[test]
+fn one_camera_of_sixteen_changes_and_the_others_do_not_notice() {
+    const CAMERAS: usize = 16;
+    const CHANGED: usize = 5;
+    let (shm, folder) = (Shm::new(), tempfile::tempdir().unwrap());
+    let file = folder.path().join("camring.toml");
+    let name = |camera: usize| format!("cam{camera}");
+    let text = |fps: u32| {
+        let camera = |camera: usize| {
+            let fps = if camera == CHANGED { fps } else { 5 };
+            format!("[camera.cam{camera}]\ntest = {{ pattern = \"ball\", size = \"160x120\", fps = {fps} }}\n")
+        };
+        (0..CAMERAS).map(camera).collect::<String>()
+    };
+    std::fs::write(&file, text(5)).unwrap();
+    let daemons: Vec<Daemon> = (0..CAMERAS).map(|camera| Daemon::spawn_config(&shm, &name(camera), &file)).collect();
+    let rings: Vec<_> = (0..CAMERAS).map(|camera| shm.attach(&name(camera))).collect();
+    until("all of them are live", || rings.iter().all(|ring| ring.status().state == State::Live));
+    let before: Vec<_> = rings.iter().map(camring_ring::Ring::status).collect();
+    std::fs::write(&file, text(6)).unwrap();
+    daemons.iter().for_each(|daemon| daemon.process.signal(Signal::HUP));
+    for (camera, daemon) in daemons.iter().enumerate() {
+        let line =
+            if camera == CHANGED { "it takes effect in a new session" } else { "nothing has changed for this camera" };
+        until(line, || daemon.log().contains(line));
+    }
+    until("the changed one is live in another session", || {
+        let status = rings[CHANGED].status();
+        status.state == State::Live && status.session_id == before[CHANGED].session_id + 1
+    });
+    let marks: Vec<u64> = rings.iter().map(|ring| ring.status().seq.0).collect();
+    until("every camera goes on", || rings.iter().zip(&marks).all(|(ring, mark)| ring.status().seq.0 > mark + 2));
+    for (camera, (ring, before)) in rings.iter().zip(&before).enumerate() {
+        let after = ring.status();
+        let sessions = before.session_id + u32::from(camera == CHANGED);
+        assert_eq!((after.session_id, after.writer_epoch), (sessions, before.writer_epoch), "camera {camera}");
+        assert_eq!((after.generation, after.state), (before.generation, State::Live), "camera {camera}");
+        assert_eq!(after.counter(Counter::Reconnects), u64::from(camera == CHANGED), "camera {camera}");
+    }
+}
+
+#[test]
 fn an_unchanged_file_changes_nothing_and_limits_change_without_a_new_session() {
     let sim = Sim::spawn(&SMALL);
     let scene = Scene::live(&camera(&sim.url, ""));
