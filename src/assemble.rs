@@ -1,5 +1,6 @@
 //! From the configuration of one camera to the parts that run it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use camring_ring::{
@@ -18,7 +19,7 @@ use crate::config::{
 use crate::output::Look;
 use crate::paint::Normalize;
 use crate::pipeline::{
-    self, AccessUnits, CustomSource, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig,
+    self, AccessUnits, CustomSource, Deinterlace, Device, FileSource, OnCorrupt, RtspSource, RtspSourceConfig, Tap,
     TestSource, TlsOptions, Transport, V4l2Source, WebSource,
 };
 use crate::placement::{Size, View};
@@ -151,6 +152,14 @@ pub fn source(camera: &Camera, access: Option<Access>) -> Box<dyn FrameSource> {
         }
         (Source::Http(address), access) => Box::new(web(camera, access.unwrap_or_else(|| without_secrets(address)))),
     }
+}
+
+/// The same for a camera behind RTSP, with somebody who hears everything of its stream; `None` for any other source.
+#[must_use]
+pub fn tapped_source(camera: &Camera, access: Option<Access>, tap: Arc<Tap>) -> Option<Box<dyn FrameSource>> {
+    let Source::Rtsp(address) = &camera.source else { return None };
+    let access = access.unwrap_or_else(|| without_secrets(address));
+    Some(Box::new(RtspSource::tapped(rtsp(camera, access), tap)))
 }
 
 fn without_secrets(address: &CameraAddress) -> Access {

@@ -43,7 +43,7 @@ pub use board::{Board, Counts};
 pub use phase::{Cause, Past, Phase, state_word};
 pub use policy::Policy;
 pub use renewal::{Reload, Renewal};
-pub use visit::{Found, visit};
+pub use visit::{Found, Onlooker, visit, visit_with};
 
 use crate::clock::{Clock, Mono};
 use crate::health::Health;

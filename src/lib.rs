@@ -28,6 +28,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod convert;
+pub mod diagnosis;
 pub mod exit;
 pub mod health;
 pub mod limits;
@@ -46,5 +47,6 @@ pub mod rings;
 pub mod shutdown;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod slots;
 pub mod snapshot;
 pub mod source;

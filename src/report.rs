@@ -203,6 +203,19 @@ impl RingReport {
         words
     }
 
+    /// How much the state asks of somebody.
+    #[must_use]
+    pub fn mood(&self) -> Mood {
+        let calm = matches!(self.state, State::Live | State::Parked | State::Stopped);
+        let at_fault = self.state == State::Error || self.offline || self.error.is_some();
+        let dead = !self.writer_alive && self.state != State::Stopped;
+        match (at_fault || dead, calm && (!self.stale || self.state == State::Stopped)) {
+            (true, _) => Mood::Bad,
+            (false, true) => Mood::Calm,
+            (false, false) => Mood::Uneasy,
+        }
+    }
+
     /// Why it is in its state and what comes next: `no_packets, try 3, next in 2 s`; empty when there is nothing to say.
     #[must_use]
     pub fn note(&self) -> String {
@@ -240,6 +253,17 @@ impl RingReport {
     pub fn age_text(&self) -> String {
         self.age_ms.map_or_else(|| "-".into(), |age| Span(age).to_string())
     }
+}
+
+/// How much a ring's state asks of somebody; the colour of every listing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mood {
+    /// Nothing: green.
+    Calm,
+    /// It may pass: yellow.
+    Uneasy,
+    /// Somebody must look: red.
+    Bad,
 }
 
 /// The age of a frame, milliseconds; see [`age_ns`].

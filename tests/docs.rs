@@ -109,3 +109,35 @@ fn every_test_that_the_promises_and_the_soaks_name_exists() {
         .collect();
     assert!(missing.is_empty(), "no such tests: {missing:#?}");
 }
+
+/// Words that are the first string of one of these calls, in the code of a file.
+fn words_after(file: &Path, openings: &[&str]) -> Vec<String> {
+    let text = std::fs::read_to_string(file).unwrap();
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    // Where something else than a word is the first argument, the word is somewhere else.
+    let word = |rest: &str| rest.trim_start().strip_prefix('"')?.split('"').next().map(str::to_owned);
+    openings.iter().flat_map(|opening| code.split(opening).skip(1).filter_map(word)).collect()
+}
+
+#[test]
+fn the_manual_lists_every_cause_that_doctor_names() {
+    let calls = ["Finding::ok(", "Finding::warn(", "Finding::fail(", "=> of("];
+    let folder = |name: &str| std::fs::read_dir(root().join(name)).unwrap().map(|entry| entry.unwrap().path());
+    let files = folder("src/cli/doctor")
+        .chain(folder("src/diagnosis"))
+        .chain(["src/cli/doctor.rs", "src/cli/visits.rs", "src/diagnosis.rs"].map(|name| root().join(name)));
+    let mut causes: std::collections::BTreeSet<String> = files.flat_map(|file| words_after(&file, &calls)).collect();
+    let table = std::fs::read_to_string(root().join("src/diagnosis/reasons.rs")).unwrap();
+    causes.extend(
+        table
+            .split("(Reason::")
+            .skip(1)
+            .filter_map(|row| Some(row.split_once(", (\"")?.1.split('"').next()?.to_owned())),
+    );
+    assert!(causes.len() > 50, "only {} causes were found: {causes:?}", causes.len());
+    let text = manual();
+    let listed: Vec<&str> =
+        rows(&text, "## Diagnosis: `camring doctor`").iter().flat_map(|row| row[0].split('`')).collect();
+    let missing: Vec<&String> = causes.iter().filter(|cause| !listed.contains(&cause.as_str())).collect();
+    assert!(missing.is_empty(), "docs/operations.md does not list {missing:?}");
+}

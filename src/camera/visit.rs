@@ -39,6 +39,29 @@ pub struct Found {
     pub first_frame: Duration,
 }
 
+/// Somebody who wants more of a visit than [`Found`].
+pub trait Onlooker: Send + Sync {
+    /// One decoded picture, on the streaming thread: must not block.
+    fn picture(&self, frame: &FrameRef<'_>);
+
+    /// How far the visit has come: packets arrive.
+    fn connected(&self) {}
+
+    /// Whether so many pictures in the time since the first one are enough.
+    fn is_satisfied(&self, pictures: u32, since_first: Duration) -> bool;
+}
+
+/// Content with knowing the rate.
+struct Hasty;
+
+impl Onlooker for Hasty {
+    fn picture(&self, _: &FrameRef<'_>) {}
+
+    fn is_satisfied(&self, pictures: u32, since_first: Duration) -> bool {
+        pictures >= PICTURES_ENOUGH || since_first >= COUNT_FOR
+    }
+}
+
 /// What the streaming thread has seen.
 #[derive(Debug, Default)]
 struct Glance {
@@ -49,11 +72,12 @@ struct Glance {
 }
 
 /// Looks at pictures and keeps none.
-struct Looker(Arc<Glance>);
+struct Looker(Arc<Glance>, Arc<dyn Onlooker>);
 
 impl FrameSink for Looker {
     fn frame(&mut self, frame: &FrameRef<'_>) {
         let glance = &self.0;
+        self.1.picture(frame);
         glance.size.store(u64::from(frame.width) << 32 | u64::from(frame.height), Relaxed);
         glance.last_pts_ns.store(frame.timing.pts_ns, Relaxed);
         if glance.pictures.load(Relaxed) == 0 {
@@ -89,15 +113,30 @@ pub fn visit(
     policy: &Policy,
     clock: &dyn Clock,
 ) -> Result<Found, RetryReason> {
+    visit_with(name, source, policy, clock, &(Arc::new(Hasty) as Arc<dyn Onlooker>))
+}
+
+/// As [`visit`], for as long as `onlooker` wants to see more pictures.
+///
+/// # Errors
+///
+/// As [`visit`]; also why the session ended before the onlooker had seen enough.
+pub fn visit_with(
+    name: &str,
+    source: Box<dyn FrameSource>,
+    policy: &Policy,
+    clock: &dyn Clock,
+    onlooker: &Arc<dyn Onlooker>,
+) -> Result<Found, RetryReason> {
     let began = clock.now();
     let mut source = Home::new(source);
     let mut outcome = Err(lost());
     for _ in 0..SESSIONS {
         let glance = Arc::new(Glance::default());
-        let mut sink = Home::new(Box::new(Looker(glance.clone())) as Box<dyn FrameSink>);
+        let mut sink = Home::new(Box::new(Looker(glance.clone(), onlooker.clone())) as Box<dyn FrameSink>);
         let (Some(lent), Some(looker)) = (source.lend(), sink.lend()) else { return Err(lost()) };
         let mut worker = Worker::launch(1, lent, looker, Arc::default(), name);
-        outcome = attend(&worker, &glance, policy, clock, began);
+        outcome = attend(&worker, &glance, policy, clock, began, onlooker.as_ref());
         worker.request_stop();
         let deadline = clock.now().after(policy.teardown);
         let is_planned = outcome.as_ref().is_err_and(|why| why.reason == Reason::Planned);
@@ -122,6 +161,7 @@ fn attend(
     policy: &Policy,
     clock: &dyn Clock,
     began: Mono,
+    onlooker: &dyn Onlooker,
 ) -> Result<Found, RetryReason> {
     let (mut codec, mut decoder) = (String::new(), String::new());
     let mut connected: Option<Mono> = None;
@@ -131,7 +171,7 @@ fn attend(
         let now = clock.now();
         if glance.pictures.load(Relaxed) > 0 {
             let since = *first.get_or_insert(now);
-            if glance.pictures.load(Relaxed) >= PICTURES_ENOUGH || now.since(since) >= COUNT_FOR {
+            if onlooker.is_satisfied(glance.pictures.load(Relaxed), now.since(since)) {
                 let (width, height) = glance.size();
                 let first_frame = since.since(began);
                 return Ok(Found { codec, decoder, width, height, fps: glance.fps(), first_frame });
@@ -142,7 +182,10 @@ fn attend(
         let alarm = clock.alarm(now.after(LOOK_EVERY));
         select! {
             recv(worker.events) -> event => match event {
-                Ok(SourceEvent::FirstPacket) => connected = Some(now),
+                Ok(SourceEvent::FirstPacket) => {
+                    connected = Some(now);
+                    onlooker.connected();
+                }
                 Ok(SourceEvent::Decoder { codec: word, decoder: name }) => (codec, decoder) = (word, name),
                 Ok(SourceEvent::Ended(why)) => return Err(why),
                 Ok(SourceEvent::Notice(_)) => {}

@@ -33,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Global;
 use super::output::{attach_failure, create_failure, emit_json, emit_line, read_failure};
+use super::progress::Progress;
 use crate::exit::{Exit, Failure};
 
 const SLOTS: u32 = 8;
@@ -202,6 +203,7 @@ fn measure(args: &Args, global: &Global, ring: &RingName, shm: &ShmDir) -> Resul
     let geometry = Geometry::packed(width, height, PixelFormat::Bgr)
         .ok_or_else(|| Failure::message(Exit::Usage, format!("a picture of {width}x{height} cannot be")))?;
     let load = load();
+    let progress = Progress::spinner("copying in this process, for comparison");
     let sources = sources(geometry.len);
     let memcpy = memcpy_gb_s(&sources);
     let mut options = WriterOptions::new(ring.clone());
@@ -215,7 +217,9 @@ fn measure(args: &Args, global: &Global, ring: &RingName, shm: &ShmDir) -> Resul
     for reader in &readers {
         reader.line()?;
     }
+    progress.say(&format!("handing over {FPS} frames a second for {} s, then as many as go", args.seconds));
     let written = write(&mut writer, geometry, frames, &sources)?;
+    progress.say("waiting for the readers' figures");
     let seen = readers.iter().map(Reader::seen).collect::<Result<Vec<_>, _>>()?;
     outcome(args, frames - WARM_UP, geometry.len, &written, &seen, (memcpy, load))
 }

@@ -1,21 +1,17 @@
 //! `camring check`: validates the configuration, and visits the cameras when asked to.
 
-mod connect;
-
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value as Json, json};
 
 use super::Global;
-use crate::assemble;
+use super::inspection;
+use super::progress::Progress;
+use super::visits::{self, Visit};
 use crate::config::report::print_all;
-use crate::config::url::redacted;
-use crate::config::{
-    CONFIG_FOLDER, Camera, Config, ConfigErrors, LoadOptions, MountRoom, Problem, SecretStore, Severity, effective,
-};
+use crate::config::{Config, Problem, Severity, effective};
 use crate::exit::{Exit, Failure};
-use connect::Visit;
 
 /// Validate the configuration and say everything that is wrong with it; with --connect, see what each camera sends.
 ///
@@ -46,53 +42,10 @@ pub struct Args {
 /// [`Exit::Config`] when anything is wrong, [`Exit::Unavailable`] when a camera gave no picture; every mistake has been
 /// printed then.
 pub fn run(global: &Global, args: &Args) -> Result<(), Failure> {
-    match load(args, &global.shm_dir) {
+    match inspection::load(args.file.as_deref(), &global.shm_dir, args.secrets) {
         Ok((config, findings)) => finish(args, Some(&config), &findings),
         Err(errors) => finish(args, None, &errors.problems),
     }
-}
-
-fn load(args: &Args, mount: &Path) -> Result<(Config, Vec<Problem>), ConfigErrors> {
-    let paths = Config::find(args.file.as_deref(), Path::new(CONFIG_FOLDER))?;
-    let options = LoadOptions { mount: MountRoom::of(mount) };
-    let config = Config::load(&paths, &options)?;
-    let mut findings = config.warnings.clone();
-    if options.mount.is_none() {
-        let title = format!("{} cannot be examined, so no ring was measured against it", mount.display());
-        let hint = "name the memory mount with --shm-dir or CAMRING_SHM_DIR";
-        findings.push(Problem::error(title, hint).as_severity(Severity::Warning));
-    }
-    if config.cameras.is_empty() {
-        let problem = Problem::error("there is no camera in the configuration", "add a table [camera.NAME]");
-        findings.push(problem.as_severity(Severity::Warning));
-    }
-    let store = SecretStore::of_process();
-    let severity = if args.secrets { Severity::Error } else { Severity::Note };
-    for camera in config.cameras.values() {
-        findings.extend(missing_files(camera));
-        findings.extend(assemble::examine(camera).err().into_iter().flat_map(|errors| errors.problems));
-        if let Err(errors) = camera.resolve_secrets(&store) {
-            findings.extend(errors.problems.into_iter().map(|problem| problem.as_severity(severity)));
-        }
-    }
-    Ok((config, ConfigErrors::new(findings).problems))
-}
-
-/// Warnings about files that a camera will want; password files are secrets and are looked at as such.
-fn missing_files(camera: &Camera) -> Vec<Problem> {
-    let missing = |setting: &crate::config::Setting| {
-        let is_there = |path: &Path| if setting.key.path == "device" { path.exists() } else { path.is_file() };
-        let path = setting.path().filter(|path| setting.key.path != "password_file" && !is_there(path))?;
-        if setting.key.path == "device" {
-            let title = format!("{} is not there", path.display());
-            let problem = Problem::error(title, "plug the camera in, or correct the path; v4l2-ctl --list-devices");
-            return Some(problem.at(setting.origin.place(), "device").as_severity(Severity::Warning));
-        }
-        let title = format!("{} is no file on this machine", redacted(&path.display().to_string()));
-        let problem = Problem::error(title, "put it there, or correct the path");
-        Some(problem.at(setting.origin.place(), setting.key.path).as_severity(Severity::Warning))
-    };
-    camera.settings.iter().filter_map(missing).collect()
 }
 
 fn finish(args: &Args, config: Option<&Config>, findings: &[Problem]) -> Result<(), Failure> {
@@ -134,11 +87,14 @@ fn finish(args: &Args, config: Option<&Config>, findings: &[Problem]) -> Result<
 fn visit(config: &Config, json: bool) -> Result<Vec<Visit>, Failure> {
     let width = config.cameras.keys().map(|name| name.as_str().len()).max().unwrap_or(0);
     let mut printed = Ok(());
-    let visits = connect::all(config, |visit| {
+    let progress = Progress::bar("visiting the cameras", config.cameras.len() as u64);
+    let visits = visits::all(config, |visit| {
+        progress.step();
         if !json && printed.is_ok() {
-            printed = print(&visit.line(width));
+            printed = progress.beside(|| print(&visit.line(width)));
         }
     })?;
+    progress.done();
     printed.map(|()| visits)
 }
 

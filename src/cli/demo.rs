@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::Global;
+use crate::cli::progress::Progress;
 use crate::exit::{Exit, Failure};
 use crate::sim::tally::{Report, Tally};
 use crate::sim::{Codec, FrameRate, SimConfig, SimServer, Size, StreamConfig};
@@ -143,7 +144,9 @@ fn read(args: &Args, global: &Global, ring: &RingName, shm: &ShmDir) -> Result<O
     let options = AttachOptions { shm: shm.clone(), timeout: Some(FIRST_FRAME), ..AttachOptions::default() };
     let reader = Ring::attach(ring.as_str(), options).map_err(|e| Failure::new(Exit::Unavailable, e))?;
     let mut pixels = Vec::new();
+    let progress = Progress::spinner("waiting for the first frame");
     reader.next(&mut pixels, Some(FIRST_FRAME)).map_err(|e| Failure::new(Exit::Unavailable, e))?;
+    progress.done();
     let worker = args.reader.as_ref().map(|command| spawn_reader(command, ring, args, global)).transpose()?;
     let before = reader.status();
     let began = Instant::now();

@@ -10,8 +10,7 @@ use serde::{Serialize, Serializer};
 use super::Global;
 use super::output::{Reading, emit_json, emit_line, mount_failure, use_colour};
 use crate::exit::Failure;
-use crate::report::RingReport;
-use camring_ring::State;
+use crate::report::{Mood, RingReport};
 use camring_ring::mebibytes;
 
 /// List the rings on this machine: state, size, frame rate, age of the newest frame, readers.
@@ -140,12 +139,9 @@ fn ring_row(report: &RingReport) -> Vec<Cell> {
 }
 
 fn state_colour(report: &RingReport) -> Color {
-    let calm = matches!(report.state, State::Live | State::Parked | State::Stopped);
-    let at_fault = report.state == State::Error || report.offline || report.error.is_some();
-    let dead = !report.writer_alive && report.state != State::Stopped;
-    match (at_fault || dead, calm && (!report.stale || report.state == State::Stopped)) {
-        (true, _) => Color::Red,
-        (false, true) => Color::Green,
-        (false, false) => Color::Yellow,
+    match report.mood() {
+        Mood::Calm => Color::Green,
+        Mood::Uneasy => Color::Yellow,
+        Mood::Bad => Color::Red,
     }
 }

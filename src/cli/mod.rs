@@ -5,15 +5,22 @@ mod bridge;
 mod check;
 #[cfg(feature = "sim")]
 mod demo;
+mod doctor;
+mod inspection;
 mod latency;
 mod list;
 mod output;
+mod password;
+mod probe;
+mod progress;
 mod rm;
 mod run;
 mod show;
 #[cfg(feature = "sim")]
 mod sim;
 mod snap;
+mod top;
+mod visits;
 mod wait;
 mod watch;
 
@@ -53,7 +60,9 @@ pub enum Command {
     /// Show the whole path on the embedded camera: RTSP, capture, ring, readers; exit 0 when all is right.
     #[cfg(feature = "sim")]
     Demo(demo::Args),
+    Doctor(doctor::Args),
     List(list::Args),
+    Probe(probe::Args),
     Rm(rm::Args),
     /// Capture one camera in the foreground.
     Run(run::Args),
@@ -62,6 +71,7 @@ pub enum Command {
     #[cfg(feature = "sim")]
     Sim(Box<sim::Args>),
     Snap(snap::Args),
+    Top(top::Args),
     Wait(wait::Args),
     Watch(watch::Args),
 }
@@ -78,13 +88,16 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Check(args) => check::run(&cli.global, &args),
         #[cfg(feature = "sim")]
         Command::Demo(args) => demo::run(&args, &cli.global),
+        Command::Doctor(args) => doctor::run(&args, &cli.global),
         Command::List(args) => list::run(&args, &cli.global),
+        Command::Probe(args) => probe::run(&args),
         Command::Rm(args) => rm::run(&args, &cli.global),
         Command::Run(args) => run::run(&args, &cli.global),
         Command::Show(args) => show::run(&args, &cli.global),
         #[cfg(feature = "sim")]
         Command::Sim(args) => sim::run(*args),
         Command::Snap(args) => snap::run(&args, &cli.global),
+        Command::Top(args) => top::run(&args, &cli.global),
         Command::Wait(args) => wait::run(&args, &cli.global),
         Command::Watch(args) => watch::run(&args, &cli.global),
     }

@@ -1,19 +1,18 @@
 //! `camring run`: captures one camera in the foreground; what the systemd unit starts.
 
-use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use camring_ring::process::{exit_now, settle_heap};
 use camring_ring::{Reason, ShmDir, StatusHandle};
 use crossbeam_channel::bounded;
-use secrecy::SecretString;
 
 use crate::assemble;
 use crate::board::RingBoard;
 use crate::camera::{Camera as Supervisor, Outcome, Parts, Past};
 use crate::cli::Global;
 use crate::cli::output::create_failure;
+use crate::cli::password;
 use crate::clock::SystemClock;
 use crate::config::{self, Camera, Config, LoadOptions, LogFormat, LogSettings, MountRoom, SecretStore};
 use crate::exit::{Exit, Failure};
@@ -24,9 +23,6 @@ use crate::publish::Publisher;
 use crate::reload::{self, Reloader};
 use crate::rings::Rings;
 use crate::shutdown;
-
-/// Longest password read from standard input, bytes.
-const PASSWORD_MAX: u64 = 4096;
 
 /// Captures one camera in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 #[derive(Debug, clap::Args)]
@@ -133,7 +129,7 @@ fn supervise(
 /// The camera from the file, or from the command line.
 fn job(args: &Args, shm: &ShmDir) -> Result<Job, Failure> {
     if let Some(url) = &args.url {
-        let password = if args.password_stdin { Some(read_password()?) } else { None };
+        let password = if args.password_stdin { Some(password::from_stdin()?) } else { None };
         let camera = Camera::from_url(&args.camera, url, args.user.as_deref(), password).map_err(|e| e.report())?;
         return Ok(Job { camera, level: "info".into(), format: LogFormat::Auto, log: None });
     }
@@ -143,18 +139,4 @@ fn job(args: &Args, shm: &ShmDir) -> Result<Job, Failure> {
     config::report::print_all(&config.warnings);
     let camera = config.camera(&args.camera).map_err(|errors| errors.report())?.clone();
     Ok(Job { camera, level: config.log.level.to_string(), format: config.log.format, log: Some(config.log) })
-}
-
-fn read_password() -> Result<SecretString, Failure> {
-    let mut text = String::new();
-    std::io::stdin()
-        .take(PASSWORD_MAX)
-        .read_to_string(&mut text)
-        .map_err(|e| Failure::message(Exit::Usage, format!("cannot read the password from standard input: {e}")))?;
-    let line = text.lines().next().unwrap_or_default();
-    if line.is_empty() {
-        let message = "standard input holds no password; expected it as the first line (--password-stdin)";
-        return Err(Failure::message(Exit::Usage, message));
-    }
-    Ok(SecretString::from(line))
 }

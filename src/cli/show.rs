@@ -20,18 +20,19 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use camring_ring::clock::{mono_ns, real_ns};
-use camring_ring::layout::{ABI_MAJOR, BUCKET_FIRST_NS, Layout, at};
-use camring_ring::{Histogram, LeasePolicy, Ring, SegmentName, ShmDir, Status, mebibytes};
+use camring_ring::layout::{ABI_MAJOR, BUCKET_FIRST_NS, Layout};
+use camring_ring::{Histogram, LeasePolicy, Ring, ShmDir, Status, mebibytes};
 use serde::Serialize;
 
 use super::Global;
 use super::output::{Reading, attach_failure, emit, emit_json};
 use crate::exit::Failure;
 use crate::report::{RingReport, Span, liveness_word, milliseconds};
+use crate::slots::{self, SlotState};
 
 /// Pids of readers that a person is shown; one reader alone can announce itself any number of times.
 const PIDS_SHOWN: usize = 32;
@@ -119,7 +120,7 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 fn details(ring: &Ring, args: &Args, global: &Global) -> Details {
     let status = ring.status();
     let layout = ring.layout();
-    let found = open_same(&args.ring, global, &layout);
+    let found = slots::open_same(&args.ring, &ShmDir::new(&global.shm_dir), &layout);
     let metadata = found.as_ref().and_then(|(_, file)| file.metadata().ok());
     let slot_states = found.as_ref().and_then(|(_, file)| slot_states(file, &layout));
     Details {
@@ -142,53 +143,21 @@ fn details(ring: &Ring, args: &Args, global: &Global) -> Details {
     }
 }
 
-/// The file behind the name, if it is still the generation that was attached.
-fn open_same(name: &str, global: &Global, layout: &Layout) -> Option<(PathBuf, File)> {
-    let name = SegmentName::new(name).ok()?;
-    ShmDir::new(&global.shm_dir).candidates(&name).into_iter().find_map(|path| {
-        let metadata = std::fs::symlink_metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
-        let file = File::open(&path).ok()?;
-        let mut uuid = [0; 16];
-        file.read_exact_at(&mut uuid, at::RING_UUID).ok()?;
-        (uuid == layout.ring_uuid.0 && metadata.len() == layout.file_bytes).then_some((path, file))
-    })
-}
-
-/// Reads every slot's stamp; each is whole, together they are a blur when the writer is fast.
+/// Counts what the slots hold.
 fn slot_states(file: &File, layout: &Layout) -> Option<SlotStates> {
-    let mut states = SlotStates { leased: leased_slots(file, layout), ..SlotStates::default() };
-    for index in 0..layout.slot_count {
-        let mut bytes = [0; 8];
-        file.read_exact_at(&mut bytes, layout.slot_header_off(index)).ok()?;
-        match u64::from_le_bytes(bytes) {
-            0 => states.empty += 1,
-            stamp if stamp & 1 == 1 => states.writing += 1,
-            stamp => {
+    let leased = slots::leased(file, layout).map(|slots| u32::try_from(slots.len()).unwrap_or(u32::MAX));
+    let mut states = SlotStates { leased, ..SlotStates::default() };
+    for slot in slots::read(file, layout)? {
+        match slot.state {
+            SlotState::Empty => states.empty += 1,
+            SlotState::Writing => states.writing += 1,
+            SlotState::Published(seq) => {
                 states.published += 1;
-                let seq = stamp >> 1;
                 states.oldest_seq = Some(states.oldest_seq.map_or(seq, |oldest| oldest.min(seq)));
             }
         }
     }
     Some(states)
-}
-
-/// Slots that readers hold, as the kernel's lock table shows them; `None` where it is hidden.
-fn leased_slots(file: &File, layout: &Layout) -> Option<u32> {
-    let table = std::fs::read_to_string("/proc/locks").ok()?;
-    let inode = format!(":{}", file.metadata().ok()?.ino());
-    let end = layout.lease_lock_base + u64::from(layout.slot_count);
-    let mut leased = vec![false; layout.slot_count as usize];
-    for line in table.lines() {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [_, "OFDLCK", _, "READ", _, place, first, last, ..] = fields.as_slice() else { continue };
-        let (Ok(first), Ok(last)) = (first.parse::<u64>(), last.parse::<u64>()) else { continue };
-        if place.ends_with(&inode) && first < end && last >= layout.lease_lock_base {
-            let slots = first.max(layout.lease_lock_base)..=last.min(end - 1);
-            slots.for_each(|lock| leased[(lock - layout.lease_lock_base) as usize] = true);
-        }
-    }
-    Some(leased.into_iter().map(u32::from).sum())
 }
 
 fn times(histogram: &Histogram) -> Times {

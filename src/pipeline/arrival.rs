@@ -190,20 +190,20 @@ impl Arrivals {
 
 /// The start of an RTP packet, as far as it matters here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Packet {
-    sequence: u16,
-    timestamp: u32,
+pub(super) struct Packet {
+    pub sequence: u16,
+    pub timestamp: u32,
     /// Says that the picture ends with this packet.
-    marker: bool,
+    pub marker: bool,
     /// The first bytes of the payload; zeros where it is shorter or behind an unusually long header.
-    payload: [u8; 4],
+    pub payload: [u8; 4],
 }
 
 /// Bytes read of each packet: the longest fixed header (15 sources) and a little more.
 const LOOK: usize = 12 + 15 * 4 + 16;
 
 impl Packet {
-    fn of(buffer: &gst::BufferRef) -> Option<Self> {
+    pub(super) fn of(buffer: &gst::BufferRef) -> Option<Self> {
         let mut bytes = [0; LOOK];
         let len = buffer.size().min(LOOK);
         buffer.copy_to_slice(0, &mut bytes[..len]).ok()?;
@@ -278,7 +278,7 @@ impl PictureStart {
     }
 
     /// Whether a packet begins a slice that is not its picture's first one; `false` where that is not known.
-    fn is_later_slice(self, payload: [u8; 4]) -> bool {
+    pub(super) fn is_later_slice(self, payload: [u8; 4]) -> bool {
         let later = |byte: u8| byte & 0x80 == 0;
         match self {
             Self::Any => false,

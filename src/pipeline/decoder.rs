@@ -3,6 +3,7 @@
 use gst::prelude::*;
 
 use super::arrival::PictureStart;
+use super::support::CodecSupport;
 
 /// Which decoders may be used.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -176,6 +177,27 @@ impl Codec {
         let hardware = *device == Device::Auto && !self.software.contains(&name);
         Ok(Chosen { element, name: name.to_owned(), download, hardware })
     }
+}
+
+/// What opens here, codec by codec; GStreamer must be initialised.
+pub(super) fn inventory() -> Vec<CodecSupport> {
+    let opens = |names: &[&'static str]| -> Vec<&'static str> {
+        let works = |name: &&'static str| {
+            let Some((element, ..)) = open(name) else { return false };
+            element.set_state(gst::State::Null).is_ok()
+        };
+        names.iter().copied().filter(works).collect()
+    };
+    let of = |codec: &Codec| {
+        let needed = [Some(codec.depay), codec.parse].into_iter().flatten();
+        CodecSupport {
+            codec: codec.word,
+            missing: needed.filter(|name| gst::ElementFactory::find(name).is_none()).collect(),
+            software: opens(codec.software),
+            hardware: opens(&[codec.vaapi, codec.nvidia, codec.v4l2].concat()),
+        }
+    };
+    CODECS.iter().map(of).collect()
 }
 
 fn open<'a>(name: &&'a str) -> Option<(gst::Element, &'a str, Option<gst::Element>)> {

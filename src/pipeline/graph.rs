@@ -27,6 +27,7 @@ use super::lessons::Lessons;
 use super::reach::Endpoint;
 use super::report::Reporter;
 use super::sample::{Doubt, Origin, Tail};
+use super::tap::{Pads, Tap};
 use super::tls::{self, Refusal};
 use super::{AccessUnits, RtspSourceConfig, Transport};
 use crate::source::{FrameSink, Loan, Progress, RetryClass, RetryReason, SourceEvent};
@@ -83,6 +84,8 @@ pub(super) struct Camera {
     pub sink: Mutex<SinkPlace>,
     /// What the session description offered.
     pub offer: Mutex<Offer>,
+    /// Somebody who wants to know more of the stream than its pictures.
+    pub tap: Option<Arc<Tap>>,
 }
 
 /// What the session description offered.
@@ -209,6 +212,9 @@ impl Camera {
         let Some(caps) = values.get(2).and_then(|value| value.get::<gst::Caps>().ok()) else { return false };
         let Some(structure) = caps.structure(0) else { return false };
         let encoding = structure.get::<&str>("encoding-name").unwrap_or("(unnamed)");
+        if let Some(tap) = &self.tap {
+            tap.offered(structure.get::<&str>("media").unwrap_or_default(), encoding);
+        }
         let mut offer = lock(&self.offer);
         if structure.get::<&str>("media") != Ok("video") || offer.taken {
             return false;
@@ -295,6 +301,10 @@ impl Camera {
         *place = SinkPlace::Running(appsink.clone());
         drop(place);
         self.probe(&depay, &queue, &chosen.element, codec, links);
+        if let (Some(tap), Some(packets), Some(units)) = (&self.tap, depay.static_pad("sink"), queue.static_pad("sink"))
+        {
+            tap.listen(pad, Pads { packets: &packets, units: &units, start: codec.start });
+        }
         if units.is_some() {
             forget_markers(&depay);
         }
@@ -508,6 +518,7 @@ impl Camera {
             hardware: AtomicBool::new(false),
             sink: Mutex::new(SinkPlace::Gone),
             offer: Mutex::default(),
+            tap: None,
         }
     }
 }

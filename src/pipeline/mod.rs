@@ -22,11 +22,13 @@ mod report;
 mod sample;
 mod session;
 mod still;
+mod support;
+mod tap;
 mod tls;
 mod v4l2;
 mod web;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -47,6 +49,8 @@ pub use decoder::Device;
 pub use deinterlace::Deinterlace;
 pub use gate::OnCorrupt;
 pub use local::{FileSource, TestSource};
+pub use support::{CodecSupport, Support, support};
+pub use tap::{Arrived, Heard, Tap, Unit};
 pub use tls::TlsOptions;
 pub use v4l2::V4l2Source;
 pub use web::WebSource;
@@ -227,13 +231,20 @@ fn init() -> Result<(), RetryReason> {
 pub struct RtspSource {
     config: RtspSourceConfig,
     lessons: Arc<Lessons>,
+    tap: Option<Arc<Tap>>,
 }
 
 impl RtspSource {
     /// A camera; nothing happens before [`FrameSource::start`].
     #[must_use]
     pub fn new(config: RtspSourceConfig) -> Self {
-        Self { config, lessons: Arc::new(Lessons::new()) }
+        Self { config, lessons: Arc::new(Lessons::new()), tap: None }
+    }
+
+    /// The same, and `tap` hears everything that its sessions show of the stream.
+    #[must_use]
+    pub fn tapped(config: RtspSourceConfig, tap: Arc<Tap>) -> Self {
+        Self { tap: Some(tap), ..Self::new(config) }
     }
 }
 
@@ -246,6 +257,9 @@ impl FrameSource for RtspSource {
     ) -> Result<Box<dyn Session>, RetryReason> {
         init()?;
         let endpoint = self.config.endpoint()?;
+        if let Some(tap) = &self.tap {
+            tap.begin(self.lessons.parse_units.load(Ordering::Relaxed));
+        }
         let reporter = Arc::new(Reporter::new(events, self.config.secrets()));
         let camera = Arc::new(Camera {
             config: self.config.clone(),
@@ -258,6 +272,7 @@ impl FrameSource for RtspSource {
             hardware: AtomicBool::new(false),
             sink: Mutex::new(SinkPlace::Waiting(sink)),
             offer: Mutex::default(),
+            tap: self.tap.clone(),
         });
         let pipeline = graph::build(&camera)?;
         let owner = camera.clone();

@@ -1,4 +1,4 @@
-//! `camring check --connect`: a visit to every camera of the configuration, several at a time, each with a deadline.
+//! A visit to every camera of the configuration, several at a time, each with a deadline: `check --connect`, `doctor --connect`.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -11,6 +11,7 @@ use crate::assemble;
 use crate::camera::{Found, visit};
 use crate::clock::SystemClock;
 use crate::config::{Camera, Config, SecretStore};
+use crate::diagnosis::Finding;
 use crate::exit::{Exit, Failure};
 use crate::log;
 use crate::source::{RetryClass, RetryReason};
@@ -74,6 +75,30 @@ fn one(camera: &Camera) -> Visit {
 impl Visit {
     pub(super) fn is_fine(&self) -> bool {
         self.outcome.is_ok()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As a line of `doctor`: the sentence of a failed visit says what to do.
+    pub(super) fn finding(&self) -> Finding {
+        match &self.outcome {
+            Ok(found) => {
+                let Found { codec, decoder, width, height, .. } = found;
+                Finding::ok("visit", format!("sends {codec} {width}x{height}, decoded by {decoder}"))
+            }
+            Err(why) => {
+                // Every sentence of a visit ends in what to do, behind its last semicolon or question.
+                let (found, cure) = why.message.split_once("; ").unwrap_or((&why.message, ""));
+                let cure = if cure.is_empty() {
+                    "camring check --connect; the table of reasons in docs/operations.md"
+                } else {
+                    cure
+                };
+                Finding::fail(why.reason.word().unwrap_or("unknown"), format!("{found} ({})", why.reason), cure)
+            }
+        }
     }
 
     /// One line: name, `live` or the reason, and what was found or what to do.
