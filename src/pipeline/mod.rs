@@ -281,7 +281,8 @@ impl FrameSource for RtspSource {
     }
 
     fn twin(&self) -> Option<Box<dyn FrameSource>> {
-        Some(Box::new(Self { config: self.config.clone(), lessons: self.lessons.clone() }))
+        // Who looks on looks at one session.
+        Some(Box::new(Self { config: self.config.clone(), lessons: self.lessons.clone(), tap: None }))
     }
 }
 
