@@ -89,6 +89,13 @@ pub struct PlaneMut<'a> {
     pub stride: usize,
 }
 
+impl PlaneMut<'_> {
+    /// The same plane, for a while.
+    pub(crate) fn reborrow(&mut self) -> PlaneMut<'_> {
+        PlaneMut { bytes: &mut *self.bytes, stride: self.stride }
+    }
+}
+
 /// Some of a picture's pixels.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rect {
@@ -147,6 +154,10 @@ pub struct FrameRef<'a> {
 pub trait FrameSink: Send {
     /// Publishes one picture, or drops and counts it.
     fn frame(&mut self, frame: &FrameRef<'_>);
+
+    /// Prepares for a picture of this size (width, height), which is being held back: what its first one costs is done when it
+    /// comes. May take as long as making a ring.
+    fn expect(&mut self, _size: (u32, u32)) {}
 
     /// Makes the changes that were asked for; called between sessions, when no picture comes that would make them.
     fn settle(&mut self) {}
