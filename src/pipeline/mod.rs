@@ -46,6 +46,7 @@ pub use decoder::Device;
 pub use deinterlace::Deinterlace;
 pub use gate::OnCorrupt;
 pub use local::{FileSource, TestSource};
+pub use still::Stillness;
 pub use tls::TlsOptions;
 pub use v4l2::V4l2Source;
 pub use web::WebSource;
