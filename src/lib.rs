@@ -11,7 +11,7 @@
 //!    v                                                                  |
 //!  publish.rs           every output: output.rs                         |
 //!    | rate.rs: is it due? placement.rs: what, where? claim a slot      |
-//!    | paint.rs: resample.rs, convert.rs straight into it; publish      |
+//!    | paint.rs: lane.rs: resample.rs, convert.rs into it; publish      |
 //!    v                                                                  |
 //!  camring_ring::Writer ===== one segment for each of its outputs ======+
 //!
@@ -31,10 +31,14 @@ pub mod convert;
 pub mod diagnosis;
 pub mod exit;
 pub mod health;
+mod lane;
 pub mod limits;
 pub mod log;
+mod matrix;
 pub mod output;
+pub mod padding;
 pub mod paint;
+mod pair;
 mod picture;
 pub mod pipeline;
 pub mod placement;

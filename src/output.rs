@@ -9,7 +9,8 @@ use camring_ring::{
     Writer, WriterOptions,
 };
 
-use crate::paint::{Normalize, Painter, pad_color, stored_color};
+use crate::padding::{Padded, Surround, pad_color};
+use crate::paint::{Canvas, Normalize, Painter, stored_color};
 use crate::placement::{Placement, PlacementError, View};
 use crate::rate::Rate;
 use crate::source::FrameRef;
@@ -89,6 +90,7 @@ pub struct Output {
     look: Look,
     rate: Rate,
     painter: Painter,
+    padded: Padded,
     shared: Arc<Shared>,
     /// Source pictures since the last published frame, without the one in hand.
     gap: u64,
@@ -109,6 +111,7 @@ impl Output {
             look,
             rate: Rate::new(look.max_fps),
             painter: Painter::default(),
+            padded: Padded::default(),
             shared,
             gap: 0,
             carried: FrameFlags::default(),
@@ -166,6 +169,18 @@ impl Output {
         }
     }
 
+    /// Makes the ring that a picture of this size (width, height) will need, if it is not there.
+    pub fn expect(&mut self, size: (u32, u32)) {
+        let placed = self.look.view.place(size, 2).ok().map(|placement| placement.size);
+        let geometry = placed.and_then(|(width, height)| Geometry::packed(width, height, self.look.format));
+        let Some(len) = geometry.map(|geometry| geometry.len).filter(|len| *len > self.writer.slot_capacity()) else {
+            return;
+        };
+        if let Err(error) = self.writer.claim(len) {
+            self.tell(&Refused::Claim(error));
+        }
+    }
+
     fn take_shape(&mut self) {
         let Some(Shape { options, look }) = self.shared.take_shape() else { return };
         if look.max_fps != self.look.max_fps {
@@ -184,8 +199,12 @@ impl Output {
         let (width, height) = placement.size;
         let geometry = Geometry::packed(width, height, self.look.format).ok_or(Refused::Shapeless)?;
         let mut slot = self.writer.claim(geometry.len).map_err(Refused::Claim)?;
-        let painted = self.painter.paint(frame, &placement, &geometry, &self.look.normalize, slot.as_mut());
+        let (place, surround) = (slot.place(), Surround::new(&geometry, &placement, &self.look.normalize));
+        let believed = self.padded.take(place, &surround);
+        let canvas = Canvas { bytes: slot.as_mut(), is_padded: believed > 0 };
+        let painted = self.painter.paint(frame, &placement, &geometry, &self.look.normalize, canvas);
         painted.map_err(|error| Refused::Convert(error.to_string()))?;
+        self.padded.keep(place, surround, believed);
         let meta = self.describe(frame, geometry, &placement, (source_seq, session));
         self.writer.publish(slot, meta).map_err(Refused::Publish)?;
         self.session = Some(session);
@@ -246,10 +265,14 @@ impl Output {
         }
     }
 
-    /// Counts a refused frame, and says so in the log when the cause is a new one.
     fn refuse(&mut self, why: &Refused) {
         self.gap += 1;
         self.writer.count_drop(why.counter());
+        self.tell(why);
+    }
+
+    /// Says in the log and to the supervisor why frames are refused, when the cause is a new one.
+    fn tell(&self, why: &Refused) {
         let Some(reason) = why.reason() else { return };
         if self.shared.refusal.swap(reason.code(), Relaxed) != reason.code() {
             tracing::error!(ring = self.ring.as_str(), %reason, "frames cannot be published: {}", why.text());

@@ -4,18 +4,19 @@
 //! converted at its new size straight into the slot. What is kept between pictures is made once per size.
 
 use camring_ring::frame::{Color, Geometry, PixelFormat};
-use pulp::{Simd, WithSimd};
 
-use crate::convert::{ConvertError, Order, is_fast, packed};
-use crate::picture::{Picture, plane_count, samples};
+use crate::convert::{ConvertError, Order, is_fast};
+use crate::lane::{Job, Lane, Scaled, grow, to_floats};
+use crate::padding::{NEUTRAL, Surround};
+use crate::pair;
+use crate::picture::Picture;
 use crate::placement::Placement;
-use crate::resample::Resampler;
-use crate::source::{FrameRef, Plane, PlaneMut, Rect, SourceLayout};
+use crate::source::{FrameRef, PlaneMut, Rect, SourceLayout};
 
-/// The gray of padding, on the scale of 0 to 255; what detectors are trained with.
-const PAD: u8 = 114;
-/// Chroma of every gray.
-const NEUTRAL: u8 = 128;
+/// From so many pixels on, of the camera's picture or of the frame, two threads are sooner done than one.
+const TWO_THREADS_MIN: u64 = 3840 * 2160;
+/// Rows that are not divided: fields have pairs of rows with a row of chroma each.
+const ROWS_TOGETHER: u32 = 4;
 /// Above this height a picture of red, green and blue becomes BT.709, as broadcast practice has it.
 const SD_HEIGHT_MAX: u32 = 576;
 
@@ -53,16 +54,6 @@ impl Normalize {
     }
 }
 
-/// The padding colour as the metadata has it, in pixel order.
-#[must_use]
-pub fn pad_color(format: PixelFormat) -> [u8; 4] {
-    match format {
-        PixelFormat::Gray => [PAD, 0, 0, 0],
-        PixelFormat::I420 | PixelFormat::Nv12 => [PAD, NEUTRAL, NEUTRAL, 0],
-        _ => [PAD, PAD, PAD, 0],
-    }
-}
-
 /// The colour description of a frame of `format` made from pictures of `color`: a format of luma and chroma needs a matrix.
 #[must_use]
 pub fn stored_color(color: Color, format: PixelFormat, height: u32) -> Color {
@@ -73,104 +64,144 @@ pub fn stored_color(color: Color, format: PixelFormat, height: u32) -> Color {
     Color { matrix: if height > SD_HEIGHT_MAX { 1 } else { 6 }, full_range: 0, ..color }
 }
 
+/// How many threads a picture is painted by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Threads {
+    /// The one that calls.
+    One,
+    /// Two for a large picture on a machine with more than one processor.
+    #[default]
+    BySize,
+    /// Two for every picture of at least two bands.
+    Two,
+}
+
+/// The frame that is to be painted.
+#[derive(Debug)]
+pub struct Canvas<'a> {
+    /// Its payload, at least.
+    pub bytes: &'a mut [u8],
+    /// Whether its padding is there from an earlier frame.
+    pub is_padded: bool,
+}
+
 /// Paints pictures of one camera in one format; keeps what it needs from picture to picture.
 #[derive(Debug, Default)]
 pub struct Painter {
-    scaled: Scaled,
-    /// Packed pixels on their way to floats.
-    pixels: Vec<u8>,
+    threads: Threads,
+    lanes: [Lane; 2],
     /// Chroma on its way to another arrangement.
     chroma: [Vec<u8>; 2],
 }
 
 impl Painter {
-    /// Writes `frame`, placed by `placement`, into `dst` as `geometry` says, and pads what is left.
+    /// A painter with so many threads; the default chooses by size.
+    #[must_use]
+    pub fn new(threads: Threads) -> Self {
+        Self { threads, ..Self::default() }
+    }
+
+    /// Writes `frame`, placed by `placement`, into `canvas` as `geometry` says, and pads what is left.
     ///
     /// `geometry` must be the packed one of the placement's size in one of the formats of the configuration. Floats become
-    /// what `normalize` says.
+    /// what `normalize` says. Padding that the canvas has already is not touched.
     ///
     /// # Errors
     ///
-    /// [`ConvertError`]; bytes of `dst` are unspecified then.
+    /// [`ConvertError`]; the bytes of the canvas are unspecified then.
     pub fn paint(
         &mut self,
         frame: &FrameRef<'_>,
         placement: &Placement,
         geometry: &Geometry,
         normalize: &Normalize,
-        dst: &mut [u8],
+        canvas: Canvas<'_>,
     ) -> Result<(), ConvertError> {
-        let too_short = ConvertError::TooShort { expected: geometry.len as usize, found: dst.len() };
-        let dst = dst.get_mut(..geometry.len as usize).ok_or(too_short)?;
-        if placement.is_padded() {
-            pad(geometry, placement.content, normalize, dst);
+        let Canvas { bytes, is_padded } = canvas;
+        let too_short = ConvertError::TooShort { expected: geometry.len as usize, found: bytes.len() };
+        let dst = bytes.get_mut(..geometry.len as usize).ok_or(too_short)?;
+        if placement.is_padded() && !is_padded {
+            Surround::new(geometry, placement, normalize).paint(dst);
         }
         let mut target = Target::new(geometry, placement.content, dst);
         let whole = Picture::of(frame)?;
-        let way = Way::of(&whole, frame.color, geometry.format, placement);
-        if way == Way::Fallback && geometry.format != PixelFormat::RgbPlanarF32 {
-            let (part, planes) = (placement.part, &mut target.planes[..target.count]);
-            let size = (placement.content.width, placement.content.height);
-            let converted = frame.fallback.convert_into(geometry.format, part, size, planes);
-            if geometry.format == PixelFormat::Gray {
-                target.widen(frame.color);
-            }
-            return converted.map_err(ConvertError::Fallback);
+        if !is_quick(&whole, frame.color, geometry.format, placement) {
+            return self.slowly(frame, placement, geometry.format, normalize, target);
         }
+        let job = Job { part: whole.part(placement.part), color: frame.color, size: target.size };
         match geometry.format {
-            PixelFormat::RgbPlanarF32 => self.floats(frame, &whole, way, placement, normalize, &mut target),
-            PixelFormat::Gray => self.gray(frame.color, &whole.part(placement.part), &mut target),
+            PixelFormat::RgbPlanarF32 => self.floats(&job, normalize, target.planes),
+            PixelFormat::Gray => {
+                self.gray(&job, &mut target);
+                Ok(())
+            }
             PixelFormat::I420 | PixelFormat::Nv12 => {
-                self.planes(&whole.part(placement.part), geometry.format, &mut target);
+                self.planes(&job.part, geometry.format, &mut target);
                 Ok(())
             }
             format => {
                 let order = Order::of(format).ok_or(ConvertError::Target(format))?;
-                let PlaneMut { bytes, stride } = &mut target.planes[0];
-                let picture = self.scaled.picture(&whole.part(placement.part), target.size, way);
-                packed(&picture, frame.color, order, bytes, *stride)
+                let [rows, ..] = target.planes;
+                self.packed(&job, order, rows)
             }
         }
     }
 
-    fn floats(
+    /// What no fast function is there for.
+    fn slowly(
         &mut self,
         frame: &FrameRef<'_>,
-        whole: &Picture<'_>,
-        way: Way,
         placement: &Placement,
+        format: PixelFormat,
         normalize: &Normalize,
-        target: &mut Target<'_>,
+        mut target: Target<'_>,
     ) -> Result<(), ConvertError> {
-        let (width, height) = target.size;
-        let stride = width as usize * 4;
-        grow(&mut self.pixels, stride * height as usize);
-        let pixels = &mut self.pixels[..stride * height as usize];
-        if way == Way::Fallback {
-            let planes = &mut [PlaneMut { bytes: pixels, stride }];
-            let converted = frame.fallback.convert_into(PixelFormat::Rgba, placement.part, target.size, planes);
-            converted.map_err(ConvertError::Fallback)?;
-        } else {
-            let picture = self.scaled.picture(&whole.part(placement.part), target.size, way);
-            packed(&picture, frame.color, Order::Rgba, pixels, stride)?;
+        let (size, part) = (target.size, placement.part);
+        if format != PixelFormat::RgbPlanarF32 {
+            let converted = frame.fallback.convert_into(format, part, size, &mut target.planes[..target.count]);
+            if format == PixelFormat::Gray {
+                target.widen(frame.color);
+            }
+            return converted.map_err(ConvertError::Fallback);
         }
-        let planes = &mut target.planes;
-        pulp::Arch::new().dispatch(Floats {
-            pixels: &self.pixels[..stride * height as usize],
-            stride,
-            normalize,
-            planes,
-        });
+        let (stride, pixels) = (size.0 as usize * 4, &mut self.lanes[0].pixels);
+        grow(pixels, stride * size.1 as usize);
+        let pixels = &mut pixels[..stride * size.1 as usize];
+        let planes = &mut [PlaneMut { bytes: &mut *pixels, stride }];
+        let converted = frame.fallback.convert_into(PixelFormat::Rgba, part, size, planes);
+        converted.map_err(ConvertError::Fallback)?;
+        to_floats(pixels, stride, normalize, &mut target.planes, 0);
         Ok(())
     }
 
+    fn packed(&mut self, job: &Job<'_>, order: Order, rows: PlaneMut<'_>) -> Result<(), ConvertError> {
+        let [here, there] = &mut self.lanes;
+        let Some(half) = self.threads.half(job) else { return here.packed(job, 0..job.size.1, order, rows) };
+        let (above, below) = split(rows, half);
+        let (first, second) = pair::both(
+            || here.packed(job, 0..half, order, above),
+            || there.packed(job, half..job.size.1, order, below),
+        );
+        first.and(second)
+    }
+
+    fn floats(&mut self, job: &Job<'_>, normalize: &Normalize, planes: [PlaneMut<'_>; 3]) -> Result<(), ConvertError> {
+        let [here, there] = &mut self.lanes;
+        let Some(half) = self.threads.half(job) else { return here.floats(job, 0..job.size.1, normalize, planes) };
+        let [(r, red), (g, green), (b, blue)] = planes.map(|plane| split(plane, half));
+        let (first, second) = pair::both(
+            || here.floats(job, 0..half, normalize, [r, g, b]),
+            || there.floats(job, half..job.size.1, normalize, [red, green, blue]),
+        );
+        first.and(second)
+    }
+
     /// Luma on the scale of 0 to 255, whatever the camera's range is.
-    fn gray(&mut self, color: Color, part: &Picture<'_>, target: &mut Target<'_>) -> Result<(), ConvertError> {
-        let (width, height) = target.size;
-        let PlaneMut { bytes, stride } = &mut target.planes[0];
-        self.scaled.luma.plane(part, 0, (width as usize, height as usize, 1), bytes, *stride);
-        target.widen(color);
-        Ok(())
+    fn gray(&mut self, job: &Job<'_>, target: &mut Target<'_>) {
+        let (width, height) = (job.size.0 as usize, job.size.1 as usize);
+        let [luma, ..] = &mut target.planes;
+        self.lanes[0].scaled.luma.plane(&job.part, 0, (width, height, 1), 0..height, luma.reborrow());
+        target.widen(job.color);
     }
 
     /// Planes in the camera's own colours.
@@ -178,19 +209,20 @@ impl Painter {
         let (width, height) = (target.size.0 as usize, target.size.1 as usize);
         let (half, rows) = (width.div_ceil(2), height.div_ceil(2));
         let [luma, first, second] = &mut target.planes;
-        self.scaled.luma.plane(part, 0, (width, height, 1), luma.bytes, luma.stride);
-        let chroma = &mut self.scaled.chroma;
+        let Scaled { luma: sized, chroma, .. } = &mut self.lanes[0].scaled;
+        sized.plane(part, 0, (width, height, 1), 0..height, luma.reborrow());
         match (part.layout, format) {
             (SourceLayout::Gray8, PixelFormat::Nv12) => fill(first, half * 2, rows, NEUTRAL),
             (SourceLayout::Gray8, _) => [first, second].into_iter().for_each(|plane| fill(plane, half, rows, NEUTRAL)),
             (SourceLayout::Nv12, PixelFormat::Nv12) => {
-                chroma.plane(part, 1, (half, rows, 2), first.bytes, first.stride);
+                chroma.plane(part, 1, (half, rows, 2), 0..rows, first.reborrow());
             }
             (SourceLayout::Nv12, _) => {
                 let both = &mut self.chroma[0];
                 grow(both, half * 2 * rows);
-                chroma.plane(part, 1, (half, rows, 2), both, half * 2);
-                for (row, both) in both.chunks_exact(half * 2).take(rows).enumerate() {
+                let stride = half * 2;
+                chroma.plane(part, 1, (half, rows, 2), 0..rows, PlaneMut { bytes: both, stride });
+                for (row, both) in both.chunks_exact(stride).take(rows).enumerate() {
                     let u = &mut first.bytes[row * first.stride..][..half];
                     let v = &mut second.bytes[row * second.stride..][..half];
                     for ((both, u), v) in both.as_chunks::<2>().0.iter().zip(u).zip(v) {
@@ -199,9 +231,9 @@ impl Painter {
                 }
             }
             (_, PixelFormat::Nv12) => {
-                for (number, plane) in self.chroma.iter_mut().enumerate() {
-                    grow(plane, half * rows);
-                    chroma.plane(part, number + 1, (half, rows, 1), plane, half);
+                for (number, bytes) in self.chroma.iter_mut().enumerate() {
+                    grow(bytes, half * rows);
+                    chroma.plane(part, number + 1, (half, rows, 1), 0..rows, PlaneMut { bytes, stride: half });
                 }
                 let [u, v] = &self.chroma;
                 let single = u.chunks_exact(half).zip(v.chunks_exact(half)).take(rows);
@@ -212,129 +244,45 @@ impl Painter {
                 }
             }
             _ => {
-                chroma.plane(part, 1, (half, rows, 1), first.bytes, first.stride);
-                chroma.plane(part, 2, (half, rows, 1), second.bytes, second.stride);
+                chroma.plane(part, 1, (half, rows, 1), 0..rows, first.reborrow());
+                chroma.plane(part, 2, (half, rows, 1), 0..rows, second.reborrow());
             }
         }
     }
 }
 
-/// Packed pixels (red, green, blue and a byte that says nothing) to planes of floats, for whichever instructions the
-/// processor has.
-struct Floats<'a, 'p> {
-    pixels: &'a [u8],
-    stride: usize,
-    normalize: &'a Normalize,
-    planes: &'a mut [PlaneMut<'p>; 3],
-}
-
-impl WithSimd for Floats<'_, '_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        for (number, row) in self.pixels.chunks_exact(self.stride).enumerate() {
-            // One row of pixels stays in the first cache while it is read three times.
-            for (channel, plane) in self.planes.iter_mut().enumerate() {
-                let (scale, offset) = (self.normalize.scale[channel], self.normalize.offset[channel]);
-                let floats = plane.bytes[number * plane.stride..].as_chunks_mut::<4>().0;
-                for (pixel, float) in row.as_chunks::<4>().0.iter().zip(floats) {
-                    let byte = u32::from_le_bytes(*pixel) >> (8 * channel) & 0xff;
-                    *float = (byte as f32 * scale + offset).to_ne_bytes();
-                }
-            }
-        }
-    }
-}
-
-/// How a picture gets into a frame.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Way {
-    /// Converted as it is.
-    Straight,
-    /// Resampled in its own layout, then converted.
-    Scaled,
-    /// By the slow way.
-    Fallback,
-}
-
-impl Way {
-    fn of(picture: &Picture<'_>, color: Color, format: PixelFormat, placement: &Placement) -> Self {
-        let way = if placement.is_scaled() { Self::Scaled } else { Self::Straight };
-        let has_luma = matches!(
-            picture.layout,
-            SourceLayout::Gray8 | SourceLayout::I420 | SourceLayout::I422 | SourceLayout::I444 | SourceLayout::Nv12
-        );
-        let can = match format {
-            PixelFormat::Gray | PixelFormat::I420 | PixelFormat::Nv12 => has_luma,
-            // A part of a picture may have another width than the whole, and with it another answer.
-            _ if picture.layout == SourceLayout::Other => false,
-            _ => {
-                is_fast(&picture.part(placement.part), color) && (way == Self::Straight || picture.sample_bytes() == 1)
-            }
+impl Threads {
+    /// The row at which a picture is divided between two threads; `None` = one does it.
+    fn half(self, job: &Job<'_>) -> Option<u32> {
+        let pixels = |(width, height): (u32, u32)| u64::from(width) * u64::from(height);
+        let most = pixels(job.size).max(pixels((job.part.width, job.part.height)));
+        let half = (job.size.1 / 2).next_multiple_of(ROWS_TOGETHER);
+        let two = match self {
+            Self::One => false,
+            Self::BySize => most >= TWO_THREADS_MIN && pair::is_there(),
+            Self::Two => true,
         };
-        if can { way } else { Self::Fallback }
+        (two && half < job.size.1).then_some(half)
     }
 }
 
-/// A picture in another size, in the layout it came in.
-#[derive(Debug, Default)]
-struct Scaled {
-    luma: Resizer,
-    chroma: Resizer,
-    planes: [Vec<u8>; 3],
+/// The first `half` rows of a plane, and the others.
+fn split(PlaneMut { bytes, stride }: PlaneMut<'_>, half: u32) -> (PlaneMut<'_>, PlaneMut<'_>) {
+    let (above, below) = bytes.split_at_mut(half as usize * stride);
+    (PlaneMut { bytes: above, stride }, PlaneMut { bytes: below, stride })
 }
 
-impl Scaled {
-    /// `part` at `size`; itself where the way is straight.
-    fn picture<'a>(&'a mut self, part: &Picture<'a>, (width, height): (u32, u32), way: Way) -> Picture<'a> {
-        if way == Way::Straight {
-            return *part;
-        }
-        let Self { luma, chroma, planes } = self;
-        let layout = part.layout;
-        for (plane, bytes) in planes.iter_mut().enumerate().take(plane_count(layout)) {
-            let (across, channels, rows) = samples(layout, plane, (width, height));
-            grow(bytes, across * channels * rows);
-            let sized = if plane == 0 { &mut *luma } else { &mut *chroma };
-            sized.plane(part, plane, (across, rows, channels), bytes, across * channels);
-        }
-        let mut number = 0;
-        let planes = planes.each_ref().map(|bytes| {
-            let stride = samples(layout, number, (width, height));
-            number += 1;
-            Plane { bytes, stride: (stride.0 * stride.1) as u32 }
-        });
-        // Fields were mixed where rows were: chroma rows belong to both.
-        Picture { width, height, layout, planes, interlaced: false }
-    }
-}
-
-/// A resampler for planes of one size.
-#[derive(Debug, Default)]
-struct Resizer(Resampler);
-
-impl Resizer {
-    /// Writes a plane of `part` at another size (samples in a row, rows, channels), or copies it.
-    fn plane(
-        &mut self,
-        part: &Picture<'_>,
-        plane: usize,
-        (wide, rows, channels): (usize, usize, usize),
-        target: &mut [u8],
-        stride: usize,
-    ) {
-        let Plane { bytes, stride: from } = part.planes[plane];
-        let (across, _, down) = samples(part.layout, plane, (part.width, part.height));
-        if (across, down) == (wide, rows) {
-            let row_bytes = wide * channels;
-            for (source, target) in bytes.chunks(from as usize).zip(target.chunks_mut(stride)).take(rows) {
-                target[..row_bytes].copy_from_slice(&source[..row_bytes]);
-            }
-            return;
-        }
-        self.0.prepare((across, down), (wide, rows), channels);
-        self.0.run(bytes, from as usize, target, stride, channels);
+/// Whether there is a fast function for a picture in this format and place; where there is none, GStreamer converts it.
+fn is_quick(picture: &Picture<'_>, color: Color, format: PixelFormat, placement: &Placement) -> bool {
+    let has_luma = matches!(
+        picture.layout,
+        SourceLayout::Gray8 | SourceLayout::I420 | SourceLayout::I422 | SourceLayout::I444 | SourceLayout::Nv12
+    );
+    match format {
+        PixelFormat::Gray | PixelFormat::I420 | PixelFormat::Nv12 => has_luma,
+        _ if picture.layout == SourceLayout::Other => false,
+        // A part of a picture may have another width than the whole, and with it another answer.
+        _ => is_fast(&picture.part(placement.part), color) && (!placement.is_scaled() || picture.sample_bytes() == 1),
     }
 }
 
@@ -383,7 +331,7 @@ impl Target<'_> {
 }
 
 /// Bytes of a sample of a target plane, and how many pixels share it each way.
-fn sample_of(format: PixelFormat, plane: usize) -> (usize, usize) {
+pub(crate) fn sample_of(format: PixelFormat, plane: usize) -> (usize, usize) {
     match (format, plane) {
         (PixelFormat::RgbPlanarF32, _) => (4, 1),
         (PixelFormat::I420, 1..) => (1, 2),
@@ -393,41 +341,8 @@ fn sample_of(format: PixelFormat, plane: usize) -> (usize, usize) {
     }
 }
 
-/// Fills what is not `content`.
-fn pad(geometry: &Geometry, content: Rect, normalize: &Normalize, dst: &mut [u8]) {
-    for plane in 0..geometry.plane_count as usize {
-        let Some((row_bytes, rows)) = geometry.plane_extent(plane) else { continue };
-        let (row_bytes, rows) = (row_bytes as usize, rows as usize);
-        let (sample, shared) = sample_of(geometry.format, plane);
-        let (stride, start) = (geometry.plane_strides[plane] as usize, geometry.plane_offsets[plane] as usize);
-        let (first, left) = (content.y as usize / shared, content.x as usize / shared * sample);
-        let last = first + (content.height as usize).div_ceil(shared);
-        let right = left + (content.width as usize).div_ceil(shared) * sample;
-        for row in 0..rows {
-            let bytes = &mut dst[start + row * stride..][..row_bytes];
-            let (before, after) = if (first..last).contains(&row) { (left, right) } else { (row_bytes, row_bytes) };
-            let chroma = plane > 0 && geometry.format != PixelFormat::RgbPlanarF32;
-            for edge in [0..before, after.min(row_bytes)..row_bytes] {
-                if geometry.format == PixelFormat::RgbPlanarF32 {
-                    let value = f32::from(PAD) * normalize.scale[plane] + normalize.offset[plane];
-                    bytes[edge].as_chunks_mut::<4>().0.fill(value.to_ne_bytes());
-                } else {
-                    bytes[edge].fill(if chroma { NEUTRAL } else { PAD });
-                }
-            }
-        }
-    }
-}
-
 fn fill(plane: &mut PlaneMut<'_>, row_bytes: usize, rows: usize, value: u8) {
     plane.bytes.chunks_mut(plane.stride).take(rows).for_each(|row| row[..row_bytes].fill(value));
-}
-
-/// Makes room once; never shrinks, so that nothing is allocated while sizes alternate.
-fn grow(bytes: &mut Vec<u8>, len: usize) {
-    if bytes.len() < len {
-        bytes.resize(len, 0);
-    }
 }
 
 /// Luma of 16 to 235 on the scale of 0 to 255.
@@ -445,8 +360,10 @@ mod tests {
     use camring_ring::frame::{Fit, FrameFlags};
 
     use super::*;
+    use crate::padding::PAD;
+    use crate::picture::{plane_count, samples};
     use crate::placement::{Size, View};
-    use crate::source::{Fallback, FrameTiming};
+    use crate::source::{Fallback, FrameTiming, Plane};
 
     const BT709: Color = Color { primaries: 1, transfer: 1, matrix: 1, full_range: 0 };
     const EIGHT_BITS: [SourceLayout; 5] =
@@ -510,10 +427,31 @@ mod tests {
             Self { layout, size, planes }
         }
 
+        fn borrowed(&self) -> Vec<Plane<'_>> {
+            self.planes.iter().map(|(bytes, stride)| Plane { bytes, stride: *stride }).collect()
+        }
+
+        fn frame<'a>(&self, planes: &'a [Plane<'a>], fallback: &'a Asked) -> FrameRef<'a> {
+            FrameRef {
+                width: self.size.0,
+                height: self.size.1,
+                layout: self.layout,
+                planes,
+                color: BT709,
+                pixel_aspect: (1, 1),
+                timing: FrameTiming::default(),
+                flags: FrameFlags::default(),
+                lost_before: 0,
+                fallback,
+            }
+        }
+
         fn paint(&self, view: View, format: PixelFormat, normalize: Normalize) -> (Placement, Geometry, Vec<u8>) {
             let fallback = Asked::default();
             let painted = self.paint_with(&mut Painter::default(), view, (format, normalize), &fallback);
+            let two = self.paint_with(&mut Painter::new(Threads::Two), view, (format, normalize), &fallback);
             assert_eq!(fallback.0.get(), None, "{:?} to {format}", self.layout);
+            assert_eq!(painted.2, two.2, "{:?} to {format} by two threads", self.layout);
             painted
         }
 
@@ -524,24 +462,13 @@ mod tests {
             (format, normalize): (PixelFormat, Normalize),
             fallback: &Asked,
         ) -> (Placement, Geometry, Vec<u8>) {
-            let planes: Vec<Plane<'_>> =
-                self.planes.iter().map(|(bytes, stride)| Plane { bytes, stride: *stride }).collect();
-            let frame = FrameRef {
-                width: self.size.0,
-                height: self.size.1,
-                layout: self.layout,
-                planes: &planes,
-                color: BT709,
-                pixel_aspect: (1, 1),
-                timing: FrameTiming::default(),
-                flags: FrameFlags::default(),
-                lost_before: 0,
-                fallback,
-            };
+            let planes = self.borrowed();
+            let frame = self.frame(&planes, fallback);
             let placement = view.place(self.size, 2).expect("it has a place");
             let geometry = Geometry::packed(placement.size.0, placement.size.1, format).expect("a picture");
             let mut bytes = vec![77; geometry.len as usize + 9];
-            painter.paint(&frame, &placement, &geometry, &normalize, &mut bytes).expect("it is painted");
+            let canvas = Canvas { bytes: &mut bytes, is_padded: false };
+            painter.paint(&frame, &placement, &geometry, &normalize, canvas).expect("it is painted");
             assert_eq!(bytes[geometry.len as usize..], [77; 9], "behind the frame");
             bytes.truncate(geometry.len as usize);
             (placement, geometry, bytes)
@@ -763,9 +690,10 @@ mod tests {
             [(SourceLayout::I420, PixelFormat::RgbPlanarF32), (SourceLayout::Nv12, PixelFormat::I420)]
         {
             let sample = Sample::new(layout, (160, 90));
-            let mut painter = Painter::default();
+            let mut painter = Painter::new(Threads::Two);
             let buffers = |painter: &Painter| {
-                let kept = painter.scaled.planes.iter().chain(&painter.chroma).chain([&painter.pixels]);
+                let lanes = painter.lanes.iter().flat_map(|lane| lane.scaled.planes.iter().chain([&lane.pixels]));
+                let kept = lanes.chain(&painter.chroma);
                 kept.map(|bytes| (bytes.as_ptr().addr(), bytes.capacity())).collect::<Vec<_>>()
             };
             let paint = |painter: &mut Painter| {
@@ -774,6 +702,27 @@ mod tests {
             };
             let first = paint(&mut painter);
             assert_eq!([paint(&mut painter), paint(&mut painter)], [first.clone(), first]);
+        }
+    }
+
+    #[test]
+    fn padding_that_is_there_is_left_alone_and_the_picture_is_painted() {
+        let view = View { region: None, size: Size::Exactly(64, 64), fit: Fit::Letterbox };
+        for format in [PixelFormat::Bgr, PixelFormat::RgbPlanarF32, PixelFormat::I420, PixelFormat::Gray] {
+            let sample = Sample::new(SourceLayout::I420, (160, 90));
+            let (placement, geometry, painted) = sample.paint(view, format, Normalize::default());
+            let planes = sample.borrowed();
+            let fallback = Asked::default();
+            let frame = sample.frame(&planes, &fallback);
+            let mut blank = vec![0; painted.len()];
+            Surround::new(&geometry, &placement, &Normalize::default()).paint(&mut blank);
+            let mut bytes = vec![0; painted.len()];
+            let canvas = Canvas { bytes: &mut bytes, is_padded: true };
+            Painter::default().paint(&frame, &placement, &geometry, &Normalize::default(), canvas).expect("painted");
+            // What is padding differs from 0, and nothing of it was written.
+            let whole: Vec<u8> = bytes.iter().zip(&blank).map(|(byte, pad)| byte | pad).collect();
+            assert!(bytes.iter().zip(&blank).all(|(byte, pad)| *byte == 0 || *pad == 0), "{format}");
+            assert_eq!(whole, painted, "{format}");
         }
     }
 

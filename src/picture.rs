@@ -122,7 +122,11 @@ impl<'a> Picture<'a> {
             self.planes[plane].bytes.len() >= self.planes[plane].stride as usize * rows
         });
         if whole && rows.len() >= target_stride * self.height as usize {
-            return convert(self, &mut rows[..target_stride * self.height as usize], target_stride);
+            return convert(
+                &self.band(0, self.height),
+                &mut rows[..target_stride * self.height as usize],
+                target_stride,
+            );
         }
         let head = (self.height - 1) & !1;
         let (head_rows, tail_rows) = rows.split_at_mut(target_stride * head as usize);

@@ -70,6 +70,11 @@ impl FrameSink for Publisher {
         self.outputs.iter().for_each(|output| output.session(number));
     }
 
+    fn expect(&mut self, size: (u32, u32)) {
+        self.settle();
+        self.outputs.iter_mut().for_each(|output| output.expect(size));
+    }
+
     fn settle(&mut self) {
         for change in self.changes.take() {
             match change {

@@ -9,6 +9,8 @@
 //! `fast_image_resize` 5.5 (box) 0.74 ms and 58 dB, at 854x480 25 dB, because its box has no fractions, and it works its
 //! weights out anew for each picture; `pic-scale` 0.7 (area) 0.90 ms and 19 dB.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 /// Sum of the weights of a column: sums of 8-bit samples fit 16 bits.
@@ -101,17 +103,17 @@ impl Resampler {
         }
     }
 
-    /// Resamples one plane as prepared. Rows of `source` and `target` are `from_stride` and `to_stride` bytes apart; both
-    /// hold at least their last sample.
+    /// Resamples one plane as prepared, of which `rows` are wanted: `target` begins with the first of them.
+    ///
+    /// Rows of `source` and `target` are `from_stride` and `to_stride` bytes apart; both hold at least their last sample.
     pub(crate) fn run(
         &mut self,
-        source: &[u8],
-        from_stride: usize,
-        target: &mut [u8],
-        to_stride: usize,
+        (source, from_stride): (&[u8], usize),
+        rows: Range<usize>,
+        (target, to_stride): (&mut [u8], usize),
         channels: usize,
     ) {
-        pulp::Arch::new().dispatch(Run { resampler: self, source, from_stride, target, to_stride, channels });
+        pulp::Arch::new().dispatch(Run { resampler: self, source, from_stride, rows, target, to_stride, channels });
     }
 }
 
@@ -120,6 +122,7 @@ struct Run<'a> {
     resampler: &'a mut Resampler,
     source: &'a [u8],
     from_stride: usize,
+    rows: Range<usize>,
     target: &'a mut [u8],
     to_stride: usize,
     channels: usize,
@@ -130,7 +133,7 @@ impl WithSimd for Run<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let Self { resampler, source, from_stride, target, to_stride, channels } = self;
+        let Self { resampler, source, from_stride, rows, target, to_stride, channels } = self;
         let Resampler { across, down, sums } = resampler;
         let (row_bytes, wide) = (across.from * channels, across.to * channels);
         let sums = &mut sums[..row_bytes];
@@ -138,7 +141,7 @@ impl WithSimd for Run<'_> {
             (Some(x), Some(y)) if x * y <= WHOLE_MAX => Some(x * y),
             _ => None,
         };
-        for (number, target) in target.chunks_mut(to_stride).take(down.to).enumerate() {
+        for (number, target) in rows.zip(target.chunks_mut(to_stride)) {
             let target = &mut target[..wide];
             let rows = source[down.first[number] * from_stride..].chunks(from_stride).map(|row| &row[..row_bytes]);
             if let Some(divisor) = plain {
@@ -204,11 +207,12 @@ fn weigh_rows<'a>(rows: impl Iterator<Item = &'a [u8]>, weights: &[u16], sums: &
 /// `ratio` neighbours each, divided by `divisor`.
 #[inline(always)]
 fn average(sums: &[u16], ratio: usize, divisor: usize, channels: usize, target: &mut [u8]) {
+    let in_16_bits = (2..=16).contains(&divisor);
     match (channels, ratio) {
-        (1, 1) => average_of::<1>(sums, divisor, target),
-        (1, 2) => average_of::<2>(sums, divisor, target),
-        (1, 3) => average_of::<3>(sums, divisor, target),
-        (1, 4) => average_of::<4>(sums, divisor, target),
+        (1, 1) if in_16_bits => average_of::<1>(sums, divisor, target),
+        (1, 2) if in_16_bits => average_of::<2>(sums, divisor, target),
+        (1, 3) if in_16_bits => average_of::<3>(sums, divisor, target),
+        (1, 4) if in_16_bits => average_of::<4>(sums, divisor, target),
         _ => {
             for (samples, target) in sums.chunks_exact(ratio * channels).zip(target.chunks_exact_mut(channels)) {
                 for (channel, target) in target.iter_mut().enumerate() {
@@ -220,10 +224,13 @@ fn average(sums: &[u16], ratio: usize, divisor: usize, channels: usize, target: 
     }
 }
 
+/// As [`divided`], in 16 bits, which are exact for the divisors from 2 to 16 that come here.
 #[inline(always)]
 fn average_of<const RATIO: usize>(sums: &[u16], divisor: usize, target: &mut [u8]) {
-    for (samples, target) in sums.chunks_exact(RATIO).zip(target) {
-        *target = divided(samples.iter().fold(0, |sum: u32, sample| sum.wrapping_add((*sample).into())), divisor);
+    let (half, reciprocal) = (divisor as u16 / 2, (1_u32 << 16).div_ceil(divisor as u32) as u16);
+    for (samples, target) in sums.as_chunks::<RATIO>().0.iter().zip(target) {
+        let sum = samples.iter().fold(half, |sum, sample| sum.wrapping_add(*sample));
+        *target = (u32::from(sum).wrapping_mul(u32::from(reciprocal)) >> 16) as u8;
     }
 }
 
@@ -329,7 +336,7 @@ mod tests {
         // The second run has everything prepared by the first.
         for _ in 0..2 {
             resampler.prepare(from, to, channels);
-            resampler.run(source, from.0 * channels, &mut target, to.0 * channels, channels);
+            resampler.run((source, from.0 * channels), 0..to.1, (&mut target, to.0 * channels), channels);
         }
         target
     }
@@ -383,6 +390,11 @@ mod tests {
             for sum in 0..=255 * divisor as u32 {
                 let exact = (sum + divisor as u32 / 2) / divisor as u32;
                 assert_eq!(u32::from(divided(sum, divisor)), exact, "{sum} / {divisor}");
+                if (2..=16).contains(&divisor) {
+                    let mut average = [0];
+                    average_of::<1>(&[sum as u16], divisor, &mut average);
+                    assert_eq!(u32::from(average[0]), exact, "{sum} / {divisor} in 16 bits");
+                }
             }
         }
     }
@@ -397,7 +409,7 @@ mod tests {
         let mut resampler = Resampler::default();
         let mut target = vec![9; 4 * 11 - 6];
         resampler.prepare((20, 12), (5, 4), 1);
-        resampler.run(&padded[..11 * 33 + 20], 33, &mut target, 11, 1);
+        resampler.run((&padded[..11 * 33 + 20], 33), 0..4, (&mut target, 11), 1);
         let tight = resample(&source, (20, 12), (5, 4), 1);
         for (row, samples) in target.chunks(11).enumerate() {
             assert_eq!(samples[..5], tight[row * 5..][..5]);

@@ -89,6 +89,13 @@ pub struct PlaneMut<'a> {
     pub stride: usize,
 }
 
+impl PlaneMut<'_> {
+    /// The same plane, for a while.
+    pub(crate) fn reborrow(&mut self) -> PlaneMut<'_> {
+        PlaneMut { bytes: &mut *self.bytes, stride: self.stride }
+    }
+}
+
 /// Some of a picture's pixels.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Rect {
@@ -150,6 +157,10 @@ pub trait FrameSink: Send {
 
     /// The next pictures are of the session with this number; called before the first of each.
     fn session(&mut self, _number: u32) {}
+
+    /// Prepares for a picture of this size (width, height), which is being held back: what its first one costs is done when it
+    /// comes. May take as long as making a ring.
+    fn expect(&mut self, _size: (u32, u32)) {}
 
     /// Makes the changes that were asked for; called when no picture comes that would make them.
     fn settle(&mut self) {}

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use camring_ring::{Counter, State};
 use system::reader::{Reader, Way};
-use system::{Daemon, Shm, Sim, amount, let_pass, measured, until};
+use system::{Daemon, Shm, Sim, amount, is_full, let_pass, measured, until};
 
 const CAMERAS: usize = 8;
 
@@ -128,5 +128,7 @@ fn cameras_that_want_more_than_the_machine_has_share_it_and_stay_fresh() {
         lags[lags.len() - 1]
     ));
     assert!(least > 0, "a camera got nothing beside the others: {shares:?}");
+    // Whoever falls behind waits for its next keyframe: within some seconds that is luck, over many of them it evens out.
+    assert!(!is_full() || most <= 2 * least, "two minutes were not shared: {shares:?}");
     drop(host.shm);
 }

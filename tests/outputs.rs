@@ -348,6 +348,107 @@ fn outputs_survive_the_death_of_the_daemon_on_the_same_handles() {
     main.finish();
 }
 
+/// Every sample around the picture is gray 114, and the picture is the camera's.
+fn padding_is_whole(frame: &Frame, pixels: &[u8]) {
+    let geometry = &frame.meta.geometry;
+    let top = frame.meta.offset.1.round() as usize;
+    let rows = (frame.meta.source_size.1 as f32 * frame.meta.scale.1).round() as usize;
+    assert!(top > 0 && rows + 2 * top == geometry.height as usize, "{frame:?}");
+    let expected = 114.0 * frame.meta.value_scale + frame.meta.value_offset;
+    for plane in 0..3 {
+        let (first, stride) = (geometry.plane_offsets[plane] as usize, geometry.plane_strides[plane] as usize);
+        for row in (0..top).chain(top + rows..geometry.height as usize) {
+            let samples = pixels[first + row * stride..][..stride].as_chunks::<4>().0;
+            let wrong =
+                samples.iter().map(|sample| f32::from_ne_bytes(*sample)).find(|it| (it - expected).abs() > 1e-5);
+            assert_eq!(wrong, None, "frame {}, plane {plane}, row {row}: not {expected}", frame.meta.seq);
+        }
+    }
+    stamp_behind(frame, pixels);
+}
+
+#[test]
+fn padding_is_whole_in_every_frame_whatever_the_slot_held_before() {
+    let sim = Sim::spawn(&["--size", "640x360", "--fps", "25", "--gop", "200ms"]);
+    let output = |keys: &str| {
+        let size = "size = \"320x320\"\nformat = \"rgb-planar-f32\"\nslots = 4\n";
+        camera(&sim.url, &format!("[camera.cam.output.small]\n{size}{keys}"))
+    };
+    let model = "normalize = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }\n";
+    let mut scene = Scene::new(&output(""));
+    let (small, mut pixels) = (scene.shm.attach("cam.small"), Vec::new());
+    let mut next = || {
+        let frame = small.next(&mut pixels, Some(PATIENCE)).unwrap();
+        if frame.meta.fit == Fit::Letterbox {
+            padding_is_whole(&frame, &pixels);
+        }
+        frame
+    };
+    // The same memory over and over: with other floats and with frames that fill it, killed in the middle of either.
+    let generation = next().generation;
+    for (number, keys) in [model, "fit = \"stretch\"\n", "", model, "fit = \"stretch\"\n", model].iter().enumerate() {
+        for _ in 0..9 {
+            next();
+        }
+        if number % 2 == 0 {
+            scene.daemon.process.kill();
+            std::fs::write(&scene.file, output(keys)).unwrap();
+            scene.daemon = Daemon::spawn_config(&scene.shm, "cam", &scene.file);
+        } else {
+            scene.reload(&output(keys), "it takes effect with the next frame");
+        }
+        let wanted = if keys.contains("stretch") { Fit::Stretch } else { Fit::Letterbox };
+        let scale = if *keys == model { 1.0 / (255.0 * 0.25) } else { 1.0 / 255.0 };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "no frame as the file says: {keys}");
+            let frame = next();
+            if frame.meta.fit == wanted && (frame.meta.value_scale - scale).abs() < 1e-6 {
+                break;
+            }
+        }
+    }
+    assert_eq!((0..9).map(|_| next().generation).collect::<Vec<_>>(), [generation; 9]);
+}
+
+#[test]
+fn a_bridge_of_an_output_is_that_output() {
+    /// A name of this test alone in /dev/shm.
+    struct Name(String);
+    impl Drop for Name {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(format!("/dev/shm/{}", self.0));
+        }
+    }
+    let sim = Sim::spawn(&SMALL);
+    let scene = Scene::new(&camera(&sim.url, MODEL));
+    let name = Name(format!("camring-bridge-output-{}", std::process::id()));
+    let mut command = camring();
+    command.args(["bridge", "cam.small", "--segment", &name.0]).arg("--shm-dir").arg(scene.shm.path());
+    let bridge = system::Process(command.stdout(std::process::Stdio::null()).spawn().unwrap());
+    let copy = Ring::attach(&name.0, AttachOptions { timeout: Some(PATIENCE), ..AttachOptions::default() }).unwrap();
+    let source = scene.shm.attach("cam.small");
+    let mut pixels = Vec::new();
+    let mut newest = 0;
+    for _ in 0..5 {
+        let frame = copy.next(&mut pixels, Some(PATIENCE)).unwrap();
+        let meta = &frame.meta;
+        assert_eq!((meta.geometry.width, meta.geometry.format), (640, PixelFormat::RgbPlanarF32));
+        assert_eq!((meta.fit, meta.source_size, meta.offset), (Fit::Letterbox, (640, 360), (0.0, 140.0)));
+        assert!(meta.source_seq > newest, "{frame:?}");
+        newest = meta.source_seq;
+        stamp_behind(&frame, &pixels);
+        let mut original = Vec::new();
+        if let Ok(same) = source.latest(&mut original)
+            && same.meta.source_seq == meta.source_seq
+        {
+            same_picture(&same, &frame);
+            assert_eq!(original, pixels, "the copy is the original");
+        }
+    }
+    drop(bridge);
+}
+
 #[test]
 fn a_camera_that_changes_its_size_keeps_the_size_of_its_outputs() {
     let sim = Sim::spawn(&["--size", "640x360", "--switch-size", "1280x720", "--switch-after", "3s", "--fps", "10"]);

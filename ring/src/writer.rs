@@ -43,6 +43,14 @@ pub struct SlotMut {
     len: u64,
 }
 
+impl SlotMut {
+    /// Which memory this is: the same pair is the same bytes, with what the earlier claim of it left in them.
+    #[must_use]
+    pub fn place(&self) -> (Generation, u32) {
+        (self.live.segment.layout.ring_uuid, self.index)
+    }
+}
+
 impl AsMut<[u8]> for SlotMut {
     /// The payload, exactly as many bytes as were claimed, with whatever an older frame left in it.
     fn as_mut(&mut self) -> &mut [u8] {

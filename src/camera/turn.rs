@@ -235,6 +235,15 @@ impl FrameSink for Berth {
             _ => {}
         }
     }
+
+    fn expect(&mut self, size: (u32, u32)) {
+        // A relief has nothing to prepare: the rings are there.
+        if self.turn.is_held_by(self.session)
+            && let Some(mut taken) = self.turn.take()
+        {
+            taken.place().sink.expect(size);
+        }
+    }
 }
 
 impl Berth {

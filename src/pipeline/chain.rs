@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use camring_ring::frame::Reason;
 use gst::prelude::*;
 
-use super::graph::take_over;
+use super::deinterlace::Deinterlace;
+use super::graph::{make, take_over};
 use super::report::Reporter;
 use super::sample::{Origin, Tail};
 use crate::source::{FrameSink, Loan, Progress, RetryClass, RetryReason};
@@ -28,6 +29,33 @@ pub(super) fn join(pipeline: &gst::Pipeline, chain: &[gst::Element]) -> Result<(
         .add_many(chain)
         .and_then(|()| gst::Element::link_many(chain))
         .map_err(|error| refused(Reason::Internal, format!("cannot build the pipeline: {error}")))
+}
+
+/// `source ! decodebin (video only) ! queue [! deinterlace] ! appsink`, for what GStreamer finds out by itself.
+///
+/// # Errors
+///
+/// An element that is missing.
+pub(super) fn decoded(
+    source: gst::Element,
+    queue: gst::Element,
+    deinterlace: Deinterlace,
+    appsink: gst::Element,
+    reporter: &Arc<Reporter>,
+    unfit: &'static str,
+) -> Result<gst::Pipeline, RetryReason> {
+    let decode = make("decodebin")?;
+    // Only video is decoded; without other streams nothing waits for a sink that is not there.
+    // In any memory: with plain caps decodebin passes over libav's decoders, which also list interlaced memory.
+    decode.set_property("caps", gst::Caps::builder("video/x-raw").any_features().build());
+    decode.set_property("expose-all-streams", false);
+    let pipeline = gst::Pipeline::new();
+    join(&pipeline, &[source, decode.clone()])?;
+    let tail: Vec<_> = [queue.clone()].into_iter().chain(deinterlace.element()?).chain([appsink]).collect();
+    join(&pipeline, &tail)?;
+    let entry = queue.static_pad("sink").expect("every queue has it");
+    link_later(&decode, entry, reporter, unfit);
+    Ok(pipeline)
 }
 
 /// Has every picture that comes to `appsink` delivered to `sink`.

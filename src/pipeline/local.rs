@@ -108,22 +108,11 @@ impl FrameSource for TestSource {
 
 impl FileSource {
     fn build(&self, appsink: gst::Element, reporter: &Arc<Reporter>) -> Result<gst::Pipeline, RetryReason> {
-        let (source, decode, queue) = (make("filesrc")?, make("decodebin")?, make("queue")?);
+        let (source, queue) = (make("filesrc")?, make("queue")?);
         source.set_property("location", &self.path);
-        // Only video is decoded; without other streams nothing waits for a sink that is not there.
-        // In any memory: with plain caps decodebin passes over libav's decoders, which also list interlaced memory.
-        let raw = gst::Caps::builder("video/x-raw").any_features().build();
-        decode.set_property("caps", raw);
-        decode.set_property("expose-all-streams", false);
         set(&queue, "max-size-buffers", 4u32);
-        let pipeline = gst::Pipeline::new();
-        chain::join(&pipeline, &[source, decode.clone()])?;
-        let deinterlace = self.deinterlace.element()?;
-        let tail: Vec<_> = [queue.clone()].into_iter().chain(deinterlace).chain([appsink]).collect();
-        chain::join(&pipeline, &tail)?;
-        let entry = queue.static_pad("sink").expect("every queue has it");
-        chain::link_later(&decode, entry, reporter, "the file's video cannot be brought into memory");
-        Ok(pipeline)
+        let unfit = "the file's video cannot be brought into memory";
+        chain::decoded(source, queue, self.deinterlace, appsink, reporter, unfit)
     }
 }
 

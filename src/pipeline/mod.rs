@@ -51,6 +51,7 @@ pub use gate::OnCorrupt;
 pub use local::{FileSource, TestSource};
 pub use support::{CodecSupport, Support, support};
 pub use tap::{Arrived, Heard, Tap, Unit};
+pub use still::Stillness;
 pub use tls::TlsOptions;
 pub use v4l2::V4l2Source;
 pub use web::WebSource;

@@ -127,6 +127,7 @@ impl Tail {
         match std::mem::replace(&mut self.doubt, Doubt::Settled) {
             Doubt::Settled => self.deliver(&sample, decoded_mono_ns),
             Doubt::Open(lessons) => {
+                self.foresee(&sample)?;
                 self.doubt = Doubt::Held(lessons, sample, decoded_mono_ns);
                 Ok(())
             }
@@ -140,6 +141,17 @@ impl Tail {
                 self.deliver(&sample, decoded_mono_ns)
             }
         }
+    }
+
+    /// Has the sink prepare for a picture while it is held back.
+    fn foresee(&mut self, sample: &gst::SampleRef) -> Result<(), RetryReason> {
+        if let Some(caps) = sample.caps() {
+            self.adopt(caps)?;
+        }
+        if let Some(Format { info, .. }) = &self.format {
+            self.sink.expect((info.width(), info.height()));
+        }
+        Ok(())
     }
 
     fn deliver(&mut self, sample: &gst::SampleRef, decoded_mono_ns: i64) -> Result<(), RetryReason> {

@@ -13,7 +13,7 @@ const GROUPS: usize = 16;
 /// pictures at the latest if it lasts so long, because then every row has been compared. Costs reading an eighth of the
 /// picture; no lock and no allocation.
 #[derive(Default)]
-pub(super) struct Stillness {
+pub struct Stillness {
     checksums: [Option<u32>; GROUPS],
     group: usize,
     since_ns: Option<i64>,
@@ -21,7 +21,7 @@ pub(super) struct Stillness {
 
 impl Stillness {
     /// Looks at the next picture, decoded at `now_ns`; for how long nothing has changed, ns.
-    pub(super) fn look(&mut self, picture: &VideoFrameRef<&gst::BufferRef>, now_ns: i64) -> u64 {
+    pub fn look(&mut self, picture: &VideoFrameRef<&gst::BufferRef>, now_ns: i64) -> u64 {
         self.follow(now_ns, |group| checksum(picture, group))
     }
 
@@ -70,8 +70,6 @@ fn shape(picture: &VideoFrameRef<&gst::BufferRef>, plane: u32) -> Option<(usize,
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use gst_video::{VideoFormat, VideoInfo};
 
     use super::*;
@@ -162,29 +160,6 @@ mod tests {
         let other: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
         for n in 0..64 {
             assert_eq!(player.show(if n % 2 == 0 { &other } else { &bytes }), 0, "a loop of two pictures");
-        }
-    }
-
-    /// `cargo test --release --lib what_stillness_costs -- --ignored --nocapture`
-    #[test]
-    #[ignore = "measures"]
-    fn what_stillness_costs() {
-        for (width, height) in [(640, 360), (1920, 1080), (3840, 2160)] {
-            let info = info(VideoFormat::I420, width, height);
-            // More pictures than a cache holds: a decoder's picture is not in the cache of one core either.
-            let pictures: Vec<gst::Buffer> = (0..24).map(|n| buffer(&vec![n; info.size()])).collect();
-            let mut stillness = Stillness::default();
-            let mut times: Vec<_> = (0..480)
-                .map(|n| {
-                    let buffer = &pictures[n % pictures.len()];
-                    let picture = VideoFrameRef::from_buffer_ref_readable(buffer, &info).expect("readable");
-                    let began = Instant::now();
-                    stillness.look(&picture, n as i64);
-                    began.elapsed()
-                })
-                .collect();
-            times.sort();
-            println!("{width}x{height}: median {:?}, 95 % below {:?}", times[240], times[456]);
         }
     }
 }

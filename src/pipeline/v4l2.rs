@@ -60,20 +60,12 @@ impl V4l2Source {
     }
 
     fn build(&self, appsink: gst::Element, reporter: &Arc<Reporter>) -> Result<gst::Pipeline, RetryReason> {
-        let (source, decode, queue) = (make("v4l2src")?, make("decodebin")?, make("queue")?);
+        let (source, queue) = (make("v4l2src")?, make("queue")?);
         source.set_property("device", self.path.display().to_string());
-        // As for files: only video, in any memory.
-        decode.set_property("caps", gst::Caps::builder("video/x-raw").any_features().build());
-        decode.set_property("expose-all-streams", false);
         set_words(&queue, "leaky", "downstream");
         set(&queue, "max-size-buffers", 2u32);
-        let pipeline = gst::Pipeline::new();
-        chain::join(&pipeline, &[source, decode.clone()])?;
-        let tail: Vec<_> = [queue.clone()].into_iter().chain(self.deinterlace.element()?).chain([appsink]).collect();
-        chain::join(&pipeline, &tail)?;
-        let entry = queue.static_pad("sink").expect("every queue has it");
-        chain::link_later(&decode, entry, reporter, "the camera's pictures cannot be brought into memory");
-        Ok(pipeline)
+        let unfit = "the camera's pictures cannot be brought into memory";
+        chain::decoded(source, queue, self.deinterlace, appsink, reporter, unfit)
     }
 }
 

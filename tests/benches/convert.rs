@@ -1,17 +1,17 @@
 //! P4: a decoder's I420 and NV12 into packed BGR rows, against one memory pass over the same bytes and against
 //! GstVideoConverter; slots rotate, so caches are cold; medians of interleaved rounds. P5: how exact the colours are.
-//! P11 is in `second`.
+//! P11 is in `second`, what it costs to notice a picture that stands still in `still`.
 
 mod figures;
 mod second;
+mod still;
 
 use std::hint::black_box;
-use std::time::Instant;
 
 use camring::convert::convert;
 use camring::source::{Fallback, FrameRef, FrameTiming, Plane, PlaneMut, Rect, SourceLayout};
 use camring_ring::frame::{Color, FrameFlags, Geometry, PixelFormat};
-use figures::{Bar, Line, median};
+use figures::{Bar, Line, cpu_ms, median};
 use gst_video::{VideoConverter, VideoFormat, VideoFrameRef, VideoInfo};
 
 const WIDTH: u32 = 1920;
@@ -34,14 +34,14 @@ struct Bench {
 }
 
 impl Bench {
-    /// Milliseconds per picture of one round of `step`.
+    /// Milliseconds of processor time per picture of one round of `step`.
     fn round(&mut self, mut step: impl FnMut(&[u8], &mut [u8])) -> f64 {
-        let began = Instant::now();
+        let began = cpu_ms();
         for picture in 0..PICTURES {
             step(&self.sources[picture % SLOTS], &mut self.slots[picture % SLOTS]);
         }
         black_box(&self.slots);
-        began.elapsed().as_secs_f64() * 1e3 / PICTURES as f64
+        (cpu_ms() - began) / PICTURES as f64
     }
 }
 
@@ -103,7 +103,7 @@ impl Gst {
     }
 
     fn round(&mut self) -> f64 {
-        let began = Instant::now();
+        let began = cpu_ms();
         for picture in 0..PICTURES {
             let slot = self.slots[picture % SLOTS].get_mut().expect("the only reference");
             let source = &self.sources[picture % SLOTS];
@@ -111,7 +111,7 @@ impl Gst {
             let mut target = VideoFrameRef::from_buffer_ref_writable(slot, &self.out).expect("a picture");
             self.converter.frame_ref(&source, &mut target);
         }
-        began.elapsed().as_secs_f64() * 1e3 / PICTURES as f64
+        (cpu_ms() - began) / PICTURES as f64
     }
 }
 
@@ -209,8 +209,12 @@ fn main() {
         line("i420", i420, i420_gst, "videoconvert", 1.0 / 5.0),
         line("nv12", nv12, nv12_gst, "videoconvert", 1.0 / 7.0),
     ];
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+        lines.push(second::two_threads((3840, 2160), rounds));
+    }
     lines.extend(colors(&mut random));
     lines.extend(second::lines((1920, 1080), (640, 640), rounds));
     lines.extend(second::lines((3840, 2160), (1920, 1080), rounds));
+    lines.push(still::line(rounds));
     figures::finish("convert", &lines);
 }

@@ -34,6 +34,13 @@ pub fn is_quick() -> bool {
     std::env::var_os("CAMRING_BENCH_QUICK").is_some()
 }
 
+/// Processor time of this thread so far, milliseconds: what else the machine does counts as little as it can.
+#[allow(dead_code)] // Each bench is a program of its own and uses its part.
+pub fn cpu_ms() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as f64 * 1e3 + time.tv_nsec as f64 / 1e6
+}
+
 /// The middle one.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
