@@ -1,4 +1,5 @@
 //! The limit on memory of a unit or container: a ring that exceeds it is refused with both numbers, not killed over and over.
+#![cfg(feature = "sim")]
 
 mod system;
 
@@ -90,7 +91,6 @@ fn a_ring_above_the_limit_of_its_group_is_refused_with_both_numbers() {
     assert_eq!(group.kills(), 0, "nobody was killed for memory");
 }
 
-#[cfg(feature = "sim")]
 #[test]
 fn a_camera_that_sends_too_much_for_the_limit_is_told_and_not_killed() {
     let Some(group) = Group::new("sent", 64 << 20) else { return };
