@@ -10,6 +10,7 @@ cd "$ROOT"
 VENV=$ROOT/.venv
 CACHE=$ROOT/.cache
 CARGO_DENY_VERSION=0.20.2
+CARGO_DEB_VERSION=3.8.0
 LIBLIVEMEDIA_VERSION=1.0.5
 # The next two are read by the scripts that source this file.
 # shellcheck disable=SC2034
@@ -98,7 +99,7 @@ need_venv() {
     [ "$(cat "$VENV/.requirements" 2>/dev/null)" = "$wanted" ] && return
     say "making the Python environment .venv"
     "$python" -m venv --clear "$VENV" >&2
-    "$VENV/bin/pip" install -q --disable-pip-version-check -r python/requirements-dev.txt >&2
+    "$VENV/bin/python" -m pip install -q --disable-pip-version-check -r python/requirements-dev.txt >&2
     printf '%s\n' "$wanted" >"$VENV/.requirements"
 }
 
@@ -114,7 +115,7 @@ need_wheel() {
     say "building the Python package"
     rm -rf python/dist
     "$VENV/bin/maturin" build --release --locked --manifest-path python/Cargo.toml --out python/dist >&2
-    "$VENV/bin/pip" install -q --disable-pip-version-check --force-reinstall --no-deps python/dist/*.whl >&2
+    "$VENV/bin/python" -m pip install -q --disable-pip-version-check --force-reinstall --no-deps python/dist/*.whl >&2
     printf '%s\n' "$wanted" >"$VENV/.wheel"
 }
 
@@ -126,6 +127,18 @@ need_cargo_deny() {
         cargo install --quiet --locked cargo-deny --version "$CARGO_DENY_VERSION" \
             --root "$bin" --target-dir "$CACHE/cargo-deny-build" >&2
         rm -rf "$CACHE/cargo-deny-build"
+    fi
+    export PATH="$bin/bin:$PATH"
+}
+
+# need_cargo_deb: the pinned version, compiled once into .cache.
+need_cargo_deb() {
+    local bin=$CACHE/cargo-deb-$CARGO_DEB_VERSION
+    if [ ! -x "$bin/bin/cargo-deb" ]; then
+        say "compiling cargo-deb $CARGO_DEB_VERSION (once)"
+        cargo install --quiet --locked cargo-deb --version "$CARGO_DEB_VERSION" \
+            --root "$bin" --target-dir "$CACHE/cargo-deb-build" >&2
+        rm -rf "$CACHE/cargo-deb-build"
     fi
     export PATH="$bin/bin:$PATH"
 }
@@ -142,7 +155,7 @@ need_live555() {
     rm -rf "$folder"
     work=$folder/build
     mkdir -p "$work/source"
-    "$VENV/bin/pip" download -q --disable-pip-version-check --no-deps --no-binary liblivemedia --dest "$work" \
+    "$VENV/bin/python" -m pip download -q --disable-pip-version-check --no-deps --no-binary liblivemedia --dest "$work" \
         "liblivemedia==$LIBLIVEMEDIA_VERSION" >&2
     tar -xzf "$work/liblivemedia-$LIBLIVEMEDIA_VERSION.tar.gz" -C "$work/source" --strip-components=1
     cmake -S "$work/source" -B "$work/made" -Wno-dev -DCMAKE_BUILD_TYPE=Release -DPYTHON_EXECUTABLE=/usr/bin/python3 \

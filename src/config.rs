@@ -13,6 +13,7 @@ mod mask;
 pub mod name;
 pub mod report;
 mod resolve;
+pub mod schema;
 pub mod secret;
 pub mod size;
 pub mod url;

@@ -1,4 +1,6 @@
-//! The limit on open files: raised before anything is opened, because GLib ends the process where it meets it.
+//! Limits of the process: on open files, raised before anything is opened, because GLib ends the process where it meets it; on memory.
+
+pub mod memory;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -15,6 +15,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
+use crate::journal::Journal;
+
 /// The environment variable that overrides the configured level.
 pub const LEVEL_VARIABLE: &str = "CAMRING_LOG";
 
@@ -67,6 +69,20 @@ pub fn init(level: &str, format: LogFormat) -> Result<(), LogError> {
     tracing_subscriber::registry().with(output).with(filter).try_init().map_err(|_| LogError::Twice)
 }
 
+/// As [`init`], with plain lines into `writer` instead of standard error.
+///
+/// # Errors
+///
+/// As [`init`].
+pub(crate) fn init_into<W>(level: &str, format: LogFormat, writer: W) -> Result<(), LogError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = filter(level, std::env::var(LEVEL_VARIABLE).ok().as_deref())?;
+    let output = lines(format, false, writer);
+    tracing_subscriber::registry().with(output).with(filter).try_init().map_err(|_| LogError::Twice)
+}
+
 /// The filter of the environment if it says anything, else of the configuration.
 fn filter(configured: &str, environment: Option<&str>) -> Result<EnvFilter, LogError> {
     let (origin, value) = match environment {
@@ -111,8 +127,7 @@ fn journal() -> Option<Box<dyn Layer<Registry> + Send + Sync>> {
     if !is_stream(&stream, stderr.dev(), stderr.ino()) {
         return None;
     }
-    let layer = tracing_journald::layer().ok()?;
-    Some(layer.with_field_prefix(Some("CAMRING".into())).with_syslog_identifier("camring".into()).boxed())
+    Some(Journal::open()?.boxed())
 }
 
 /// Whether `stream` ("device:inode", as systemd writes it) names this file.
@@ -131,7 +146,8 @@ where
     }
 }
 
-fn stderr_takes_color() -> bool {
+/// Whether colours may be written to standard error.
+pub(crate) fn stderr_takes_color() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0");
     set("CLICOLOR_FORCE") || (io::stderr().is_terminal() && !set("NO_COLOR"))
 }

@@ -9,6 +9,7 @@ use camring_ring::{
     Writer, WriterOptions,
 };
 
+use crate::limits::memory::MemoryLimit;
 use crate::padding::{Padded, Surround, pad_color};
 use crate::paint::{Canvas, Normalize, Painter, stored_color};
 use crate::placement::{Placement, PlacementError, View};
@@ -99,14 +100,19 @@ pub struct Output {
     session: Option<u32>,
     /// The ring is to be made anew and was not yet.
     reshaping: bool,
+    /// How much memory there may be for the ring.
+    limit: Option<MemoryLimit>,
+    /// The slots of the ring, and the largest payload that was found to fit below the limit.
+    slots: u32,
+    fitting: u64,
 }
 
 impl Output {
-    /// An output into `writer`'s ring, which has the name `ring`.
+    /// An output into `writer`'s ring, which was made by `options`.
     #[must_use]
-    pub fn new(ring: RingName, writer: Writer, look: Look, shared: Arc<Shared>) -> Self {
+    pub fn new(options: &WriterOptions, writer: Writer, look: Look, shared: Arc<Shared>) -> Self {
         Self {
-            ring,
+            ring: options.ring.clone(),
             writer,
             look,
             rate: Rate::new(look.max_fps),
@@ -117,6 +123,9 @@ impl Output {
             carried: FrameFlags::default(),
             session: None,
             reshaping: false,
+            limit: MemoryLimit::of_process(),
+            slots: options.slots,
+            fitting: 0,
         }
     }
 
@@ -156,7 +165,7 @@ impl Output {
                 self.shared.published.fetch_add(1, Relaxed);
                 if self.shared.refusal.load(Relaxed) != 0 {
                     self.shared.refusal.store(0, Relaxed);
-                    tracing::info!(ring = self.ring.as_str(), "frames are published again");
+                    tracing::info!(name: "frames_resumed", camera = self.ring.camera(), ring = self.ring.as_str(), "frames are published again");
                 }
             }
             Err(why) => {
@@ -188,6 +197,7 @@ impl Output {
         }
         self.look = look;
         if let Some(options) = options {
+            (self.slots, self.fitting) = (options.slots, 0);
             self.writer.reshape(options);
             self.reshaping = true;
         }
@@ -198,6 +208,7 @@ impl Output {
         let placement = self.look.view.place((frame.width, frame.height), step).map_err(Refused::Placement)?;
         let (width, height) = placement.size;
         let geometry = Geometry::packed(width, height, self.look.format).ok_or(Refused::Shapeless)?;
+        self.fit(geometry.len)?;
         let mut slot = self.writer.claim(geometry.len).map_err(Refused::Claim)?;
         let (place, surround) = (slot.place(), Surround::new(&geometry, &placement, &self.look.normalize));
         let believed = self.padded.take(place, &surround);
@@ -208,6 +219,19 @@ impl Output {
         let meta = self.describe(frame, geometry, &placement, (source_seq, session));
         self.writer.publish(slot, meta).map_err(Refused::Publish)?;
         self.session = Some(session);
+        Ok(())
+    }
+
+    /// Refuses a payload whose ring would be larger than the memory this process may have; looks once for each larger one.
+    fn fit(&mut self, len: u64) -> Result<(), Refused> {
+        if len <= self.fitting {
+            return Ok(());
+        }
+        let bytes = Writer::format_bytes(self.slots, len).unwrap_or(0);
+        if let Some(refusal) = self.limit.as_ref().and_then(|limit| limit.refusal("the ring needs", bytes)) {
+            return Err(Refused::Memory(refusal));
+        }
+        self.fitting = len;
         Ok(())
     }
 
@@ -257,11 +281,11 @@ impl Output {
     /// Says in the log what became of the new shape of the ring; only while there is one.
     fn tell_of_shape(&mut self) {
         if let Some(error) = self.writer.take_reshape_error() {
-            tracing::warn!(ring = self.ring.as_str(), "the ring stays as it is for now: {error}");
+            tracing::warn!(name: "ring_kept", camera = self.ring.camera(), ring = self.ring.as_str(), "the ring stays as it is for now: {error}");
         }
         if !self.writer.is_reshaping() {
             self.reshaping = false;
-            tracing::info!(ring = self.ring.as_str(), "the ring was made anew; its readers follow by themselves");
+            tracing::info!(name: "ring_remade", camera = self.ring.camera(), ring = self.ring.as_str(), "the ring was made anew; its readers follow by themselves");
         }
     }
 
@@ -275,7 +299,7 @@ impl Output {
     fn tell(&self, why: &Refused) {
         let Some(reason) = why.reason() else { return };
         if self.shared.refusal.swap(reason.code(), Relaxed) != reason.code() {
-            tracing::error!(ring = self.ring.as_str(), %reason, "frames cannot be published: {}", why.text());
+            tracing::error!(name: "frames_refused", camera = self.ring.camera(), ring = self.ring.as_str(), %reason, "frames cannot be published: {}", why.text());
         }
     }
 }
@@ -285,6 +309,7 @@ enum Refused {
     Rate,
     Shapeless,
     Placement(PlacementError),
+    Memory(String),
     Claim(ClaimError),
     Convert(String),
     Publish(PublishError),
@@ -295,7 +320,7 @@ impl Refused {
         match self {
             Self::Rate => Counter::DroppedRate,
             Self::Claim(ClaimError::NoSlot | ClaimError::Leased) => Counter::DroppedNoSlot,
-            Self::Claim(_) | Self::Publish(_) | Self::Placement(PlacementError::Outside { .. }) => {
+            Self::Memory(_) | Self::Claim(_) | Self::Publish(_) | Self::Placement(PlacementError::Outside { .. }) => {
                 Counter::DroppedOverload
             }
             Self::Shapeless | Self::Convert(_) | Self::Placement(PlacementError::Empty(..)) => Counter::DroppedCorrupt,
@@ -309,7 +334,7 @@ impl Refused {
             | Self::Claim(ClaimError::NoSlot | ClaimError::Leased | ClaimError::Waiting)
             | Self::Publish(PublishError::Outdated) => None,
             Self::Claim(ClaimError::TooLarge { .. }) => Some(Reason::FrameTooLarge),
-            Self::Claim(_) => Some(Reason::NoRoom),
+            Self::Memory(_) | Self::Claim(_) => Some(Reason::NoRoom),
             Self::Publish(_) => Some(Reason::NameTaken),
             Self::Placement(PlacementError::Outside { .. }) => Some(Reason::Config),
             Self::Shapeless | Self::Convert(_) | Self::Placement(PlacementError::Empty(..)) => {
@@ -323,6 +348,7 @@ impl Refused {
             Self::Rate => "max_fps leaves it out".into(),
             Self::Shapeless => "the decoder delivered a picture without a size".into(),
             Self::Placement(error) => error.to_string(),
+            Self::Memory(refusal) => refusal.clone(),
             Self::Claim(error) => error.to_string(),
             Self::Convert(error) => error.clone(),
             Self::Publish(error) => error.to_string(),

@@ -148,7 +148,7 @@ impl Reloader {
             Err(errors) => {
                 let name = self.camera.name.as_str();
                 for problem in &errors.problems {
-                    tracing::error!(camera = name, "the configuration is not taken over: {}", line(problem));
+                    tracing::error!(name: "reload_refused", camera = name, "the configuration is not taken over: {}", line(problem));
                 }
                 Reload::Kept
             }
@@ -209,7 +209,7 @@ impl Reloader {
                     self.rings.reshape(&name, Shape { options, look: assemble::look(&camera) });
                 }
                 Err(error) => {
-                    tracing::error!(camera = name, "the configuration is not taken over: {error}");
+                    tracing::error!(name: "reload_refused", camera = name, "the configuration is not taken over: {error}");
                     return Reload::Kept;
                 }
             }
@@ -242,6 +242,7 @@ impl Reloader {
                 Ok(plan) => plan,
                 Err(error) => {
                     tracing::error!(
+                        name: "reload_refused",
                         camera = name,
                         output = output.name.as_str(),
                         "the output is not taken over: {error}"
@@ -288,9 +289,10 @@ fn tell(camera: &str, output: &str, changes: &[Change], effect: fn(&str) -> Effe
     for Change { path, from, to } in changes {
         let (from, to, effect) = (shown(from.as_ref()), shown(to.as_ref()), effect(path).words());
         if output.is_empty() {
-            tracing::info!(camera, key = path, from, to, "{path} has changed; it takes effect {effect}");
+            tracing::info!(name: "key_changed", camera, key = path, from, to, "{path} has changed; it takes effect {effect}");
         } else {
             tracing::info!(
+                name: "key_changed",
                 camera,
                 output,
                 key = path,
@@ -343,7 +345,7 @@ fn secrets_differ(before: Option<&Access>, after: Option<&Access>) -> bool {
 }
 
 /// A problem in one line: `FILE:LINE:COLUMN: what; what to do`.
-fn line(problem: &Problem) -> String {
+pub(crate) fn line(problem: &Problem) -> String {
     let place = problem.marks.first().map(|(place, _)| {
         let (line, column) = place.line_column();
         format!("{}:{line}:{column}: ", place.file.path.display())

@@ -193,14 +193,14 @@ fn begin(camera: &str, plan: Plan) -> Result<(Entry, Output), CreateError> {
     let Plan { options, look } = plan;
     let name = options.ring.clone();
     let segment = options.segment.as_str().to_owned();
-    let (writer, started) = Writer::start(options)?;
+    let (writer, started) = Writer::start(options.clone())?;
     let status = writer.status();
     announce(&name, &segment, &status, &started);
     let (camera, ring) = (camera.to_owned(), name.to_string());
     let house = Housekeeping::spawn(status.clone(), move |event| tell(&camera, &ring, event))
         .map_err(|source| CreateError::Io { action: format!("start the housekeeping of ring {name}"), source })?;
     let shared = Arc::new(Shared::default());
-    let output = Output::new(name.clone(), writer, look, Arc::clone(&shared));
+    let output = Output::new(&options, writer, look, Arc::clone(&shared));
     Ok((Entry { name, status, shared, told: None, refused: None, _house: house }, output))
 }
 
@@ -210,20 +210,20 @@ fn announce(name: &RingName, segment: &str, status: &StatusHandle, started: &Sta
         tracing::info!(camera, ring, "{note}");
     }
     if let Some(why) = &started.not_adopted {
-        tracing::warn!(camera, ring, "the old ring is replaced: {why}");
+        tracing::warn!(name: "ring_replaced", camera, ring, "the old ring is replaced: {why}");
     }
     let (adopted, seq, torn_repaired) = (started.adopted, status.newest().0, started.torn_repaired);
-    tracing::info!(camera, ring, segment, adopted, seq, torn_repaired, "the ring is ready");
+    tracing::info!(name: "ring_ready", camera, ring, segment, adopted, seq, torn_repaired, "the ring is ready");
 }
 
 /// What housekeeping has found, as a line of the log.
 fn tell(camera: &str, ring: &str, event: HousekeepingEvent) {
     match event {
         HousekeepingEvent::Relinked(names) => {
-            tracing::warn!(camera, ring, names, "somebody removed names of the ring; they are back");
+            tracing::warn!(name: "names_restored", camera, ring, names, "somebody removed names of the ring; they are back");
         }
         HousekeepingEvent::Lost => {
-            tracing::error!(camera, ring, "both names of the ring are gone; the next frame makes a new one");
+            tracing::error!(name: "names_lost", camera, ring, "both names of the ring are gone; the next frame makes a new one");
         }
         HousekeepingEvent::NamesFailed(error) => tracing::error!(camera, ring, "{error}"),
         HousekeepingEvent::Unwatched(why) => {
@@ -232,6 +232,7 @@ fn tell(camera: &str, ring: &str, event: HousekeepingEvent) {
         HousekeepingEvent::LocksSlow { locks, pause: Some(pause) } => {
             let (locks, pause_s) = (known(locks), pause.as_secs());
             tracing::warn!(
+                name: "locks_slow",
                 camera,
                 ring,
                 locks,
@@ -242,6 +243,7 @@ fn tell(camera: &str, ring: &str, event: HousekeepingEvent) {
         HousekeepingEvent::LocksSlow { locks, pause: None } => {
             let locks = known(locks);
             tracing::warn!(
+                name: "locks_slow",
                 camera,
                 ring,
                 locks,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use camring::exit::Exit;
+use camring::journal::KINDS;
 use camring_ring::layout::Layout;
 use camring_ring::{Reason, State};
 
@@ -68,6 +69,24 @@ fn the_manual_states_the_memory_that_rings_take() {
     }
     let waiting_room = Layout::plan(8, 65_536).unwrap().file_bytes / 1024;
     assert!(text.contains(&format!("takes {waiting_room} KiB")), "the waiting room takes {waiting_room} KiB");
+}
+
+#[test]
+fn the_manual_and_the_catalogue_name_every_kind_of_event() {
+    let plain = |cell: &str| cell.trim_matches('`').to_owned();
+    let documented: Vec<[String; 3]> =
+        rows(&manual(), "## Journal").iter().map(|row| [plain(row[0]), plain(row[1]), plain(row[2])]).collect();
+    let kinds: Vec<[String; 3]> =
+        KINDS.iter().map(|kind| [kind.name, kind.id, kind.meaning].map(str::to_owned)).collect();
+    assert_eq!(documented, kinds);
+    let catalogue = std::fs::read_to_string(root().join("systemd/camring.catalog")).unwrap();
+    let ids: Vec<&str> = catalogue.lines().filter_map(|line| line.strip_prefix("-- ")).collect();
+    assert_eq!(ids, KINDS.iter().map(|kind| kind.id).collect::<Vec<_>>());
+    for (kind, entry) in KINDS.iter().zip(catalogue.split("\n-- ").skip(1)) {
+        assert!(entry.contains(&format!(": {}\nDefined-By: camring\n", kind.meaning)), "{entry}");
+        let (_, advice) = entry.split_once("operations.md\n\n").expect("a text");
+        assert!(advice.trim().len() > 20, "{entry}");
+    }
 }
 
 /// Every source file that may hold a test, as one text.

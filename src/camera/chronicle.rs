@@ -51,7 +51,7 @@ impl Chronicle {
 
     pub(crate) fn live(&mut self, now: Mono, attempt: u8) {
         if let Some(repeats) = self.admit(State::Live, Reason::None, now) {
-            info!(camera = self.camera, state = %State::Live, attempt, repeats, "live");
+            info!(name: "live", camera = self.camera, state = %State::Live, attempt, repeats, "live");
         }
     }
 
@@ -61,7 +61,7 @@ impl Chronicle {
                 Reason::Frozen => "frames come and the picture has not changed by a bit for frozen_after",
                 _ => "frames are missing or late",
             };
-            warn!(camera = self.camera, state = %State::Degraded, %reason, repeats, "{what}");
+            warn!(name: "degraded", camera = self.camera, state = %State::Degraded, %reason, repeats, "{what}");
         }
     }
 
@@ -69,7 +69,7 @@ impl Chronicle {
     pub(crate) fn parked(&mut self, now: Mono, asked: Demand) {
         if let Some(repeats) = self.admit(State::Parked, Reason::None, now) {
             let what = if asked == Demand::Keyframes { "only keyframes are decoded" } else { "nothing is decoded" };
-            info!(camera = self.camera, state = %State::Parked, repeats, "nobody reads; {what} until somebody does");
+            info!(name: "parked", camera = self.camera, state = %State::Parked, repeats, "nobody reads; {what} until somebody does");
         }
     }
 
@@ -115,10 +115,10 @@ impl Chronicle {
         let next = tenths(wait);
         match ending.why.class {
             RetryClass::Transient | RetryClass::Busy => {
-                warn!(camera, %state, %reason, attempt, retry_in_ms, silent_ms, repeats, "{what}; next try in {next}");
+                warn!(name: "session_failed", camera, %state, %reason, attempt, retry_in_ms, silent_ms, repeats, "{what}; next try in {next}");
             }
             RetryClass::Permanent | RetryClass::Auth => {
-                error!(camera, %state, %reason, attempt, retry_in_ms, silent_ms, repeats, "{what}; next try in {next}");
+                error!(name: "session_failed", camera, %state, %reason, attempt, retry_in_ms, silent_ms, repeats, "{what}; next try in {next}");
             }
         }
     }
@@ -140,20 +140,20 @@ impl Chronicle {
         if self.decoder != chosen {
             self.decoder = chosen;
             if let Some((codec, decoder)) = &self.decoder {
-                info!(camera = self.camera, codec, decoder, "decoder chosen");
+                info!(name: "decoder_chosen", camera = self.camera, codec, decoder, "decoder chosen");
             }
         }
     }
 
     pub(crate) fn stopped(&self, clean: bool) {
         let how = if clean { "stopped" } else { "stopped while the session was still ending" };
-        info!(camera = self.camera, state = %State::Stopped, "{how}");
+        info!(name: "stopped", camera = self.camera, state = %State::Stopped, "{how}");
     }
 
     pub(crate) fn overran(&self, reason: Reason, within: Duration) {
         let limit = humantime::format_duration(within);
         let state = State::Restarting;
-        error!(camera = self.camera, %state, %reason, "the session did not end within {limit}; the process is replaced");
+        error!(name: "process_replaced", camera = self.camera, %state, %reason, "the session did not end within {limit}; the process is replaced");
     }
 
     fn admit(&mut self, state: State, reason: Reason, now: Mono) -> Option<u64> {

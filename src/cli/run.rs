@@ -1,11 +1,13 @@
 //! `camring run`: captures one camera in the foreground; what the systemd unit starts.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use camring_ring::process::{exit_now, settle_heap};
 use camring_ring::{Reason, ShmDir, StatusHandle};
 use crossbeam_channel::bounded;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::assemble;
 use crate::board::RingBoard;
@@ -18,11 +20,13 @@ use crate::config::{self, Camera, Config, LoadOptions, LogFormat, LogSettings, M
 use crate::exit::{Exit, Failure};
 use crate::health::Health;
 use crate::limits;
+use crate::limits::memory::{self, MemoryLimit};
 use crate::log;
 use crate::publish::Publisher;
 use crate::reload::{self, Reloader};
 use crate::rings::Rings;
 use crate::shutdown;
+use crate::up::child::PARENT_VARIABLE;
 
 /// Captures one camera in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 #[derive(Debug, clap::Args)]
@@ -59,6 +63,9 @@ struct Job {
 ///
 /// 78 for a wrong configuration, 79 when the camera is served already, 73 without room, 77 without permission.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    if let Some(parent) = std::env::var_os(PARENT_VARIABLE) {
+        end_with(&parent)?;
+    }
     settle_heap();
     limits::raise_open_files()?;
     let shm = ShmDir::new(&global.shm_dir);
@@ -81,6 +88,7 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let (hangup, hangups) = bounded(1);
     let stop = shutdown::listen(Some(hangup), || exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
     let plans = assemble::plans(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
+    memory::check(&job.camera, &plans, MemoryLimit::of_process())?;
     let (rings, publisher) = Rings::open(job.camera.name.as_str(), plans).map_err(create_failure)?;
     let reloader = job.log.map(|log| Reloader {
         file: args.config.clone(),
@@ -104,6 +112,23 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         }
         Outcome::TeardownOverran => exit_now(Exit::Temporary as u8),
     }
+}
+
+/// Has the kernel end this process with the one that has started it, `camring up`: nobody else would.
+fn end_with(parent: &OsStr) -> Result<(), Failure> {
+    let shown = parent.display();
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| {
+        Failure::message(Exit::Failure, format!("cannot be told of the end of process {shown}: {error}"))
+    })?;
+    // It may have ended before the kernel knew whom to tell.
+    let found = getppid().map(|found| found.as_raw_pid().to_string());
+    if found.as_deref().map(OsStr::new) != Some(parent) {
+        let message = format!(
+            "process {shown} ({PARENT_VARIABLE}) has not started this one, or is gone; start camring up again, or unset the variable"
+        );
+        return Err(Failure::message(Exit::Failure, message));
+    }
+    Ok(())
 }
 
 fn supervise(
