@@ -45,6 +45,7 @@ pub mod reload;
 pub mod report;
 mod resample;
 pub mod rings;
+pub mod serve;
 pub mod shutdown;
 #[cfg(feature = "sim")]
 pub mod sim;

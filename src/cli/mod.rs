@@ -10,6 +10,7 @@ mod list;
 mod output;
 mod rm;
 mod run;
+mod serve;
 mod show;
 #[cfg(feature = "sim")]
 mod sim;
@@ -57,6 +58,7 @@ pub enum Command {
     Rm(rm::Args),
     /// Capture one camera in the foreground.
     Run(run::Args),
+    Serve(serve::Args),
     Show(show::Args),
     /// Simulate a camera: an RTSP server whose every picture carries a machine-readable stamp.
     #[cfg(feature = "sim")]
@@ -81,6 +83,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::List(args) => list::run(&args, &cli.global),
         Command::Rm(args) => rm::run(&args, &cli.global),
         Command::Run(args) => run::run(&args, &cli.global),
+        Command::Serve(args) => serve::run(&args, &cli.global),
         Command::Show(args) => show::run(&args, &cli.global),
         #[cfg(feature = "sim")]
         Command::Sim(args) => sim::run(*args),
