@@ -79,12 +79,14 @@ pub struct LogSettings {
 }
 
 /// What `camring serve` does.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServeSettings {
     /// Where it listens.
     pub listen: SocketAddr,
     /// Whether it shows pictures.
     pub preview: Switch,
+    /// What every request must know.
+    pub token: Option<secret::Template>,
 }
 
 /// What validation may know about the host.
@@ -156,6 +158,7 @@ impl Config {
             segments.extend(validate::segments(&table.name, merged, table));
         }
         validate::unique_segments(&segments, &mut problems);
+        validate::serve(&file.serve, &mut problems);
         if let Some(mount) = &options.mount {
             validate::rings_together(&file.cameras, &merged, mount, &mut problems);
         }
@@ -306,5 +309,9 @@ fn serve_settings(layer: &Layer) -> ServeSettings {
     ServeSettings {
         listen: value("listen").text().parse().expect("an address was parsed when the file was read"),
         preview: Switch::from(*value("preview") == Value::Flag(true)),
+        token: match layer.entries.get("token").and_then(|entry| entry.value.as_ref()) {
+            Some(Value::Password(token)) => Some(token.clone()),
+            _ => None,
+        },
     }
 }

@@ -106,16 +106,26 @@ impl Snapshot<'_> {
     /// [`SnapshotError`].
     pub fn encode(&self, format: FileFormat, quality: u8) -> Result<Vec<u8>, SnapshotError> {
         match format {
-            FileFormat::Jpeg => self.jpeg(quality),
+            FileFormat::Jpeg => self.jpeg_within(None, quality),
             FileFormat::Png => self.png(),
             FileFormat::Npy => self.npy(),
             FileFormat::Raw => Ok(self.tight(format)?.into_owned()),
         }
     }
 
-    fn jpeg(&self, quality: u8) -> Result<Vec<u8>, SnapshotError> {
+    /// A JPEG of at most so many columns (`None` = as they are): a wider picture is averaged down by a whole number.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError`].
+    pub fn jpeg_within(&self, columns: Option<u32>, quality: u8) -> Result<Vec<u8>, SnapshotError> {
         let (pixels, order) = self.packed(FileFormat::Jpeg)?;
         let Geometry { width, height, .. } = self.meta.geometry;
+        let factor = columns.map_or(1, |columns| width.div_ceil(columns.max(1)));
+        let (pixels, width, height) = match factor {
+            0 | 1 => (pixels, width, height),
+            factor => (averaged(&pixels, width, height, factor).into(), width / factor, (height / factor).max(1)),
+        };
         let (Ok(width), Ok(height)) = (u16::try_from(width), u16::try_from(height)) else {
             return Err(self.unsupported(FileFormat::Jpeg, "a side exceeds 65535 pixels", "use png, npy or raw"));
         };
@@ -271,6 +281,29 @@ fn failed(file: FileFormat, source: impl Into<Box<dyn std::error::Error + Send +
     SnapshotError::Encoder { file: file.to_string(), source: source.into() }
 }
 
+/// Packed pixels averaged over squares of `factor`; what is left over at the right and at the bottom is left out.
+fn averaged(pixels: &[u8], width: u32, height: u32, factor: u32) -> Vec<u8> {
+    let channels = pixels.len() / (width as usize * height as usize).max(1);
+    let (width, side) = (width as usize, factor as usize);
+    let (columns, rows) = (width / side, (height as usize / side).max(1));
+    let side_down = side.min(height as usize).max(1);
+    let area = u32::try_from(side * side_down).unwrap_or(u32::MAX);
+    let mut sums = vec![0_u32; columns * channels];
+    let mut small = Vec::with_capacity(columns * rows * channels);
+    for strip in pixels.chunks(width * channels * side_down).take(rows) {
+        sums.fill(0);
+        for row in strip.chunks(width * channels) {
+            for (sum, square) in sums.chunks_exact_mut(channels).zip(row.chunks_exact(side * channels)) {
+                for pixel in square.chunks_exact(channels) {
+                    sum.iter_mut().zip(pixel).for_each(|(sum, value)| *sum += u32::from(*value));
+                }
+            }
+        }
+        small.extend(sums.iter().map(|sum| ((sum + area / 2) / area) as u8));
+    }
+    small
+}
+
 /// Exchanges the first and the third byte of every pixel of `N` bytes.
 fn swapped<const N: usize>(pixels: &[u8]) -> Cow<'static, [u8]> {
     let mut out = pixels.to_vec();
@@ -367,6 +400,20 @@ mod tests {
         assert!(header.starts_with("{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3, 3), }"), "{header}");
         assert!(header.ends_with('\n'));
         assert_eq!(file[header_end..], payload);
+    }
+
+    #[test]
+    fn a_wide_picture_is_averaged_down_by_a_whole_number() {
+        let rgb: Vec<u8> = (0..6 * 4).flat_map(|n| [n as u8 * 10, 7, 250]).collect();
+        let small = averaged(&rgb, 6, 4, 2);
+        // Of the first square: 0, 10, 60, 70.
+        assert_eq!((small.len(), &small[..6]), (3 * 2 * 3, &[35, 7, 250, 55, 7, 250][..]));
+        assert_eq!(averaged(&[1, 2, 3, 4, 5, 6, 7], 7, 1, 3), [2, 5], "one row, and a rest at the right");
+        let meta = meta(1000, 10, PixelFormat::Gray);
+        let file = Snapshot { meta: &meta, payload: &[9; 10_000] }.jpeg_within(Some(400), 90).unwrap();
+        let header = file.windows(9).find(|bytes| bytes[..2] == [0xFF, 0xC0]).expect("a frame header");
+        let side = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        assert_eq!((side(7), side(5)), (333, 3));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use camring::config::keys::{KEYS, Key, Scope, Table, of_table};
 use camring::config::report::Color;
 use camring::config::value::Value;
 use camring::config::{
-    AutoOr, Camera, Config, LoadOptions, MountRoom, Origin, SecretStore, Source, SourceFile, Transport,
+    AutoOr, Camera, Config, LoadOptions, MountRoom, Origin, SecretStore, Source, SourceFile, Switch, Transport,
 };
 use camring_ring::PixelFormat;
 use secrecy::ExposeSecret;
@@ -465,7 +465,7 @@ fn one_mistake_makes_one_error() {
         ("[camera.a]\nulr = \"rtsp://h/x\"\n", &["unknown key `ulr`"][..]),
         ("[camera.a]\nurl = \"h\"\n", &["url is not an address of a camera"]),
         ("[camera.a]\ntest = 5\n", &["[camera.a.test] has the wrong type"]),
-        ("[camera.a]\ntest = {}\n[serve]\npreview = false\n", &["preview = false is not supported yet"]),
+        ("[camera.a]\ntest = {}\n[serve]\npreview = 5\n", &["preview has the wrong type"]),
         (
             "[defaults]\ntls.verify = false\n[camera.a]\nurl = \"rtsp://h/x\"\n[camera.b]\nurl = \"rtsp://h/y\"\n",
             &["tls.verify = false without tls.allow_insecure = true"],
@@ -504,14 +504,16 @@ fn a_key_in_the_wrong_table_is_sent_home() {
 }
 
 #[test]
-fn only_the_default_of_a_later_feature_is_accepted() {
+fn what_serve_is_told_is_taken_over_and_its_token_is_a_secret() {
     let fine = "deinterlace = \"yadif\"\nidle = \"full\"\nmax_fps = 5\nfrozen_after = \"0s\"\n\
                 format = \"rgb\"\ntransport = \"auto\"\naccess_units = \"parse\"\n";
-    one(&format!("[camera.a]\ntest = {{}}\n{fine}[serve]\nlisten = \"127.0.0.1:9178\"\npreview = true\n"));
-    for later in ["listen = \"127.0.0.1:80\"", "preview = false"] {
-        let errors = parse(&format!("[camera.a]\ntest = {{}}\n[serve]\n{later}\n")).unwrap_err();
-        assert!(errors.starts_with(&format!("error: {later} is not supported yet\n")), "{errors}");
-    }
+    let serve = "[serve]\nlisten = \"[::1]:80\"\npreview = false\ntoken = \"hunter2-hunter2-hunter2\"\n";
+    let config = parse(&format!("[camera.a]\ntest = {{}}\n{fine}{serve}")).unwrap();
+    assert_eq!((config.serve.listen.to_string().as_str(), config.serve.preview), ("[::1]:80", Switch::Off));
+    let token = config.serve.token.as_ref().expect("a token");
+    assert_eq!((token.exposed().as_str(), token.to_string().as_str()), ("hunter2-hunter2-hunter2", "***"));
+    let errors = parse("[serve]\ntoken = \"hunter2-hunter2-hunter2\"\nlisten = 5\n").unwrap_err();
+    assert!(!errors.contains("hunter2"), "{errors}");
 }
 
 // --- outputs ---

@@ -16,7 +16,11 @@ fn shipped(name: &str) -> PathBuf {
 }
 
 fn unit_text() -> String {
-    fs::read_to_string(shipped("camring@.service")).expect("the unit is shipped")
+    text_of("camring@.service")
+}
+
+fn text_of(unit: &str) -> String {
+    fs::read_to_string(shipped(unit)).expect("the unit is shipped")
 }
 
 /// Runs one of systemd's tools; a machine without it cannot judge the units, so the test fails there.
@@ -32,10 +36,13 @@ fn words(output: &Output) -> String {
 /// The units in a folder of their own, started from the binary under test instead of the installed one.
 fn installed_units() -> TempDir {
     let folder = TempDir::new().expect("a folder for the units");
-    let installed =
-        unit_text().replace("ExecStart=/usr/bin/camring ", concat!("ExecStart=", env!("CARGO_BIN_EXE_camring"), " "));
-    assert_ne!(installed, unit_text(), "the unit starts /usr/bin/camring");
-    fs::write(folder.path().join("camring@.service"), installed).expect("write the unit");
+    for unit in ["camring@.service", "camring-serve.service"] {
+        let text = text_of(unit);
+        let under_test = concat!("ExecStart=", env!("CARGO_BIN_EXE_camring"), " ");
+        let installed = text.replace("ExecStart=/usr/bin/camring ", under_test);
+        assert_ne!(installed, text, "{unit} starts /usr/bin/camring");
+        fs::write(folder.path().join(unit), installed).expect("write the unit");
+    }
     fs::copy(shipped("camring.target"), folder.path().join("camring.target")).expect("copy the target");
     folder
 }
@@ -44,7 +51,8 @@ fn installed_units() -> TempDir {
 fn verify(folder: &Path) {
     let mut command = Command::new("systemd-analyze");
     // No manual pages: the check that `Documentation=` exists would need an installed package.
-    command.args(["verify", "--man=no"]).arg(folder.join("camring@front.service")).arg(folder.join("camring.target"));
+    command.args(["verify", "--man=no"]);
+    command.args(["camring@front.service", "camring.target", "camring-serve.service"].map(|unit| folder.join(unit)));
     let output = tool(&mut command);
     assert!(output.status.success() && words(&output).is_empty(), "systemd complains:\n{}", words(&output));
 }
@@ -73,9 +81,18 @@ fn a_mistake_in_a_unit_is_noticed() {
 
 #[test]
 fn the_unit_is_exposed_at_most_2_0() {
+    is_exposed_at_most_2_0("camring@.service");
+}
+
+#[test]
+fn the_unit_of_serve_is_exposed_at_most_2_0() {
+    is_exposed_at_most_2_0("camring-serve.service");
+}
+
+fn is_exposed_at_most_2_0(unit: &str) {
     let folder = installed_units();
     let mut command = Command::new("systemd-analyze");
-    command.args(["security", "--offline=yes", "--no-pager"]).arg(folder.path().join("camring@.service"));
+    command.args(["security", "--offline=yes", "--no-pager"]).arg(folder.path().join(unit));
     let output = tool(&mut command);
     let report = words(&output);
     let (_, verdict) = report.rsplit_once("exposure level for").expect("a verdict");
@@ -91,6 +108,19 @@ fn the_unit_is_restarted_unless_a_person_must_act() {
     assert_eq!(values(&unit, "StartLimitIntervalSec"), ["0"]);
     let final_codes = [Exit::Permission, Exit::Config, Exit::AlreadyServed].map(|exit| (exit as u8).to_string());
     assert_eq!(values(&unit, "RestartPreventExitStatus"), [final_codes.join(" ")]);
+}
+
+#[test]
+fn the_unit_of_serve_writes_nothing_and_outlives_the_cameras() {
+    let unit = text_of("camring-serve.service");
+    assert_eq!(values(&unit, "ExecStart"), ["/usr/bin/camring serve"]);
+    assert_eq!(values(&unit, "ReadOnlyPaths"), ["/dev/shm"]);
+    assert_eq!((values(&unit, "User"), values(&unit, "Group")), (vec!["camring"], vec!["camring"]));
+    assert!(values(&unit, "PartOf").is_empty(), "it tells that the cameras are stopped");
+    let final_codes = [Exit::Permission, Exit::Config].map(|exit| (exit as u8).to_string());
+    assert_eq!(values(&unit, "RestartPreventExitStatus"), [final_codes.join(" ")]);
+    let output = tool(Command::new(env!("CARGO_BIN_EXE_camring")).args(["serve", "--help"]));
+    assert!(output.status.success(), "camring serve --help failed:\n{}", words(&output));
 }
 
 #[test]
@@ -153,9 +183,13 @@ fn every_drop_in_of_the_manual_loads() {
     let mut checked = 0;
     for block in blocks {
         let drop_in: String = block.lines().map(|line| format!("{}\n", line.trim_start())).collect();
-        assert!(drop_in.starts_with("# /etc/systemd/system/camring@"), "the block does not name its file:\n{drop_in}");
+        let unit = match drop_in.strip_prefix("# /etc/systemd/system/camring") {
+            Some(rest) if rest.starts_with('@') => "camring@front.service.d",
+            Some(rest) if rest.starts_with("-serve.service.d/") => "camring-serve.service.d",
+            _ => panic!("the block does not name its file:\n{drop_in}"),
+        };
         let folder = installed_units();
-        let place = folder.path().join("camring@front.service.d");
+        let place = folder.path().join(unit);
         fs::create_dir(&place).unwrap();
         fs::write(place.join("drop-in.conf"), drop_in).unwrap();
         verify(folder.path());

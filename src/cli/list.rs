@@ -2,14 +2,13 @@
 //!
 //! The keys of `--json` are those of [`RingReport`](crate::report::RingReport); the output is one array.
 
-use camring_ring::{AttachError, RingName, ShmDir, rings};
+use camring_ring::{ShmDir, rings};
 use comfy_table::{Cell, Color, ContentArrangement, Table};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 
 use super::Global;
 use super::output::{Reading, emit_json, emit_line, mount_failure, use_colour};
 use crate::exit::Failure;
+use crate::listing::{self, Line};
 use crate::report::{Mood, RingReport};
 use camring_ring::mebibytes;
 
@@ -26,40 +25,16 @@ pub struct Args {
     reading: Reading,
 }
 
-/// A line of the list.
-#[derive(Debug)]
-enum Line {
-    Ring(Box<RingReport>),
-    Unreadable(String, AttachError),
-}
-
-impl Serialize for Line {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Ring(report) => report.serialize(serializer),
-            Self::Unreadable(name, error) => {
-                let mut map = serializer.serialize_map(Some(RingReport::KEYS.len()))?;
-                for key in RingReport::KEYS {
-                    match key {
-                        "name" => map.serialize_entry(key, name)?,
-                        "error" => map.serialize_entry(key, &error.to_string())?,
-                        _ => map.serialize_entry(key, &None::<()>)?,
-                    }
-                }
-                map.end()
-            }
-        }
-    }
-}
-
 /// Prints the list.
 ///
 /// # Errors
 ///
 /// When the memory mount cannot be read.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    let names = rings(&ShmDir::new(&global.shm_dir)).map_err(|e| mount_failure(&global.shm_dir, e))?;
-    let lines: Vec<Line> = names.iter().filter_map(|name| look(args, global, name)).collect();
+    let shm = ShmDir::new(&global.shm_dir);
+    let names = rings(&shm).map_err(|e| mount_failure(&global.shm_dir, e))?;
+    let owner = args.reading.owner();
+    let lines: Vec<Line> = names.iter().filter_map(|name| listing::line(&shm, name, owner)).collect();
     let _ = if args.json {
         emit_json(&lines)?
     } else if lines.is_empty() {
@@ -68,15 +43,6 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
         emit_line(&table(&lines, use_colour()).trim_fmt())?
     };
     Ok(())
-}
-
-/// `None` for a ring that went away between the listing and the look.
-fn look(args: &Args, global: &Global, name: &RingName) -> Option<Line> {
-    match args.reading.look(global, name.as_str()) {
-        Ok(ring) => Some(Line::Ring(Box::new(RingReport::observe(&ring, name.as_str())))),
-        Err(AttachError::NotFound { .. } | AttachError::Removed(_)) => None,
-        Err(error) => Some(Line::Unreadable(name.to_string(), error)),
-    }
 }
 
 fn table(lines: &[Line], colour: bool) -> Table {

@@ -18,6 +18,7 @@ mod progress;
 mod rm;
 mod run;
 mod schema;
+mod serve;
 mod show;
 #[cfg(feature = "sim")]
 mod sim;
@@ -73,6 +74,7 @@ pub enum Command {
     /// Capture one camera in the foreground.
     Run(run::Args),
     Schema(schema::Args),
+    Serve(serve::Args),
     Show(show::Args),
     /// Simulate a camera: an RTSP server whose every picture carries a machine-readable stamp.
     #[cfg(feature = "sim")]
@@ -104,6 +106,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Rm(args) => rm::run(&args, &cli.global),
         Command::Run(args) => run::run(&args, &cli.global),
         Command::Schema(args) => schema::run(&args),
+        Command::Serve(args) => serve::run(&args, &cli.global),
         Command::Show(args) => show::run(&args, &cli.global),
         #[cfg(feature = "sim")]
         Command::Sim(args) => sim::run(*args),

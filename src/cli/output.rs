@@ -11,10 +11,9 @@ use crossbeam_channel::Receiver;
 
 use super::Global;
 use crate::exit::{Exit, Failure};
+use crate::listing;
 use crate::shutdown::{self, Stop};
 
-/// How long a listing waits for a ring that is being replaced at this moment.
-const LISTING_PATIENCE: Duration = Duration::from_millis(100);
 /// Pause between two looks at a signal while something else is waited for.
 pub(super) const SLICE: Duration = Duration::from_millis(200);
 
@@ -28,11 +27,16 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Whose rings are read.
+    #[must_use]
+    pub fn owner(&self) -> OwnerPolicy {
+        if self.any_owner { OwnerPolicy::Any } else { OwnerPolicy::Usual }
+    }
+
     /// How to attach; `counted` readers keep a camera awake, onlookers do not.
     #[must_use]
     pub fn options(&self, global: &Global, timeout: Option<Duration>, presence: Presence) -> AttachOptions {
-        let owner = if self.any_owner { OwnerPolicy::Any } else { OwnerPolicy::Usual };
-        AttachOptions { shm: ShmDir::new(&global.shm_dir), timeout, owner, presence }
+        AttachOptions { shm: ShmDir::new(&global.shm_dir), timeout, owner: self.owner(), presence }
     }
 
     /// Attaches as an onlooker to a ring that must be there.
@@ -41,7 +45,7 @@ impl Reading {
     ///
     /// As [`attach_failure`].
     pub fn look(&self, global: &Global, name: &str) -> Result<Ring, AttachError> {
-        Ring::attach(name, self.options(global, Some(LISTING_PATIENCE), Presence::Uncounted))
+        listing::look(&ShmDir::new(&global.shm_dir), name, self.owner())
     }
 
     /// Attaches and waits for the name until `deadline` (`None` = for ever); returns `None` when a signal came first.

@@ -1,38 +1,17 @@
 //! `camring show`: one ring in detail.
 //!
-//! # Keys of `--json`
-//!
-//! The keys of [`RingReport`], and these besides; stable like those.
-//!
-//! | key | meaning |
-//! |---|---|
-//! | `path` | the file that the name leads to |
-//! | `layout_version`, `builder` | of the segment's byte layout; the version of camring that made it |
-//! | `owner_uid`, `owner_gid`, `mode` | of the file; mode as octal text |
-//! | `created_unix_ns` | when this generation was made |
-//! | `lease_policy` | `fresh`, `protect` or `off` |
-//! | `slot_states` | object: `published`, `writing`, `empty`, `leased`, `oldest_seq`; `null` when they cannot be read |
-//! | `reconnects` | object: ended sessions by reason |
-//! | `decode_to_publish`, `frame_interval` | objects: `count`, `mean_ms`, `p50_ms`, `p99_ms`; a percentile is the upper bound of its bucket, `null` without values or above the last bound |
-//! | `process` | object: `pid`, `start_unix_ns`, `rss_bytes`, `rss_anon_bytes`, `cpu_user_ms`, `cpu_sys_ms`, `cpu_percent` (of one core, since its start), `threads`, `open_fds` |
-//! | `heartbeat_age_ms` | since the daemon's last sign of life |
+//! The keys of `--json` are those of [`Details`](crate::details::Details).
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
 
-use camring_ring::clock::{mono_ns, real_ns};
-use camring_ring::layout::{ABI_MAJOR, BUCKET_FIRST_NS, Layout};
-use camring_ring::{Histogram, LeasePolicy, Ring, ShmDir, Status, mebibytes};
-use serde::Serialize;
+use camring_ring::clock::real_ns;
+use camring_ring::{ShmDir, mebibytes};
 
 use super::Global;
 use super::output::{Reading, attach_failure, emit, emit_json};
+use crate::details::{Details, Times};
 use crate::exit::Failure;
-use crate::report::{RingReport, Span, liveness_word, milliseconds};
-use crate::slots::{self, SlotState};
+use crate::report::{Span, liveness_word, milliseconds};
 
 /// Pids of readers that a person is shown; one reader alone can announce itself any number of times.
 const PIDS_SHOWN: usize = 32;
@@ -52,59 +31,6 @@ pub struct Args {
     reading: Reading,
 }
 
-#[derive(Debug, Serialize)]
-struct Details {
-    #[serde(flatten)]
-    report: RingReport,
-    path: Option<PathBuf>,
-    layout_version: String,
-    builder: String,
-    owner_uid: u32,
-    owner_gid: u32,
-    mode: Option<String>,
-    created_unix_ns: i64,
-    lease_policy: &'static str,
-    slot_states: Option<SlotStates>,
-    reconnects: BTreeMap<String, u64>,
-    decode_to_publish: Times,
-    frame_interval: Times,
-    process: Process,
-    heartbeat_age_ms: Option<f64>,
-}
-
-/// What the slots hold, as a look at one after the other found it.
-#[derive(Debug, Default, PartialEq, Serialize)]
-struct SlotStates {
-    published: u32,
-    writing: u32,
-    empty: u32,
-    leased: Option<u32>,
-    oldest_seq: Option<u64>,
-}
-
-/// A histogram in four numbers.
-#[derive(Debug, PartialEq, Serialize)]
-struct Times {
-    count: u64,
-    mean_ms: Option<f64>,
-    p50_ms: Option<f64>,
-    p99_ms: Option<f64>,
-}
-
-/// The capture process as it last described itself.
-#[derive(Debug, Serialize)]
-struct Process {
-    pid: Option<u32>,
-    start_unix_ns: Option<u64>,
-    rss_bytes: u64,
-    rss_anon_bytes: u64,
-    cpu_user_ms: f64,
-    cpu_sys_ms: f64,
-    cpu_percent: Option<f64>,
-    threads: u32,
-    open_fds: u32,
-}
-
 /// Shows the ring.
 ///
 /// # Errors
@@ -112,91 +38,9 @@ struct Process {
 /// 66 no such ring, 76 its layout is not readable, 77 not permitted.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let ring = args.reading.look(global, &args.ring).map_err(attach_failure)?;
-    let details = details(&ring, args, global);
+    let details = Details::observe(&ring, &args.ring, &ShmDir::new(&global.shm_dir));
     let _ = if args.json { emit_json(&details)? } else { emit(text(&details).as_bytes())? };
     Ok(())
-}
-
-fn details(ring: &Ring, args: &Args, global: &Global) -> Details {
-    let status = ring.status();
-    let layout = ring.layout();
-    let found = slots::open_same(&args.ring, &ShmDir::new(&global.shm_dir), &layout);
-    let metadata = found.as_ref().and_then(|(_, file)| file.metadata().ok());
-    let slot_states = found.as_ref().and_then(|(_, file)| slot_states(file, &layout));
-    Details {
-        report: RingReport::new(ring, &args.ring, &status),
-        path: found.map(|(path, _)| path),
-        layout_version: format!("{ABI_MAJOR}.{}", layout.abi_minor),
-        builder: layout.builder,
-        owner_uid: metadata.as_ref().map_or(layout.owner_uid, MetadataExt::uid),
-        owner_gid: metadata.as_ref().map_or(layout.owner_gid, MetadataExt::gid),
-        mode: metadata.map(|metadata| format!("{:04o}", metadata.mode() & 0o7777)),
-        created_unix_ns: layout.created_real_ns,
-        lease_policy: LeasePolicy::from_code(layout.lease_policy).map_or("unknown", LeasePolicy::word),
-        slot_states,
-        reconnects: status.reconnects.iter().map(|(reason, count)| (reason.to_string(), *count)).collect(),
-        decode_to_publish: times(&status.decode_to_publish),
-        frame_interval: times(&status.frame_interval),
-        process: process(&status),
-        heartbeat_age_ms: (status.heartbeat_mono_ns > 0)
-            .then(|| milliseconds(mono_ns() - status.heartbeat_mono_ns.cast_signed())),
-    }
-}
-
-/// Counts what the slots hold.
-fn slot_states(file: &File, layout: &Layout) -> Option<SlotStates> {
-    let leased = slots::leased(file, layout).map(|slots| u32::try_from(slots.len()).unwrap_or(u32::MAX));
-    let mut states = SlotStates { leased, ..SlotStates::default() };
-    for slot in slots::read(file, layout)? {
-        match slot.state {
-            SlotState::Empty => states.empty += 1,
-            SlotState::Writing => states.writing += 1,
-            SlotState::Published(seq) => {
-                states.published += 1;
-                states.oldest_seq = Some(states.oldest_seq.map_or(seq, |oldest| oldest.min(seq)));
-            }
-        }
-    }
-    Some(states)
-}
-
-fn times(histogram: &Histogram) -> Times {
-    let Histogram { count, sum_ns, .. } = *histogram;
-    let mean_ms = (count > 0).then(|| milliseconds((sum_ns / count.max(1)).cast_signed()));
-    Times { count, mean_ms, p50_ms: percentile(histogram, 50), p99_ms: percentile(histogram, 99) }
-}
-
-/// The upper bound of the bucket that holds the percentile.
-fn percentile(histogram: &Histogram, percent: u128) -> Option<f64> {
-    let total: u128 = histogram.buckets.iter().map(|count| u128::from(*count)).sum();
-    let wanted = (total * percent).div_ceil(100).max(1);
-    let mut seen = 0;
-    let bucket = histogram.buckets.iter().position(|count| {
-        seen += u128::from(*count);
-        seen >= wanted
-    })?;
-    let bounded = bucket + 1 < histogram.buckets.len();
-    bounded.then(|| milliseconds((BUCKET_FIRST_NS << bucket).cast_signed()))
-}
-
-fn process(status: &Status) -> Process {
-    let stats = status.process;
-    let start = Some(status.process_start_real_ns).filter(|start| *start > 0);
-    let busy = stats.cpu_user_ns.saturating_add(stats.cpu_sys_ns);
-    // As of the last sign of life, so that a dead process does not seem to get idler.
-    let silent = (mono_ns() - status.heartbeat_mono_ns.cast_signed()).max(0);
-    let lived = start.map(|start| real_ns() - start.cast_signed() - silent).filter(|lived| *lived > 0);
-    Process {
-        pid: Some(status.writer_pid).filter(|pid| *pid > 0),
-        start_unix_ns: start,
-        rss_bytes: stats.rss_bytes,
-        rss_anon_bytes: stats.rss_anon_bytes,
-        cpu_user_ms: milliseconds(stats.cpu_user_ns.cast_signed()),
-        cpu_sys_ms: milliseconds(stats.cpu_sys_ns.cast_signed()),
-        cpu_percent: lived.map(|lived| (busy as f64 / lived as f64 * 1000.0).round() / 10.0),
-        threads: stats.threads,
-        open_fds: stats.open_fds,
-    }
 }
 
 fn text(details: &Details) -> String {
@@ -317,28 +161,11 @@ fn times_text(times: &Times) -> String {
 mod tests {
     use super::*;
 
-    fn histogram(counts: &[(usize, u64)]) -> Histogram {
-        let mut histogram = Histogram::default();
-        for (bucket, count) in counts {
-            histogram.buckets[*bucket] = *count;
-            histogram.count += count;
-            histogram.sum_ns += count * (BUCKET_FIRST_NS << bucket);
-        }
-        histogram
-    }
-
-    #[test]
-    fn a_percentile_is_the_bound_of_the_bucket_that_holds_it() {
-        let spread = histogram(&[(0, 50), (1, 49), (3, 1)]);
-        assert_eq!((percentile(&spread, 50), percentile(&spread, 99)), (Some(0.064), Some(0.128)));
-        assert_eq!(percentile(&spread, 100), Some(0.512));
-        assert_eq!(percentile(&histogram(&[(15, 1)]), 50), None, "above the last bound");
-        assert_eq!(percentile(&Histogram::default(), 50), None);
-    }
-
     #[test]
     fn a_histogram_without_values_says_so() {
-        assert_eq!(times_text(&times(&Histogram::default())), "no values");
-        assert_eq!(times_text(&times(&histogram(&[(0, 4)]))), "mean 0.06 ms, p50 <= 0.064 ms, p99 <= 0.064 ms of 4");
+        let none = Times { count: 0, mean_ms: None, p50_ms: None, p99_ms: None };
+        assert_eq!(times_text(&none), "no values");
+        let some = Times { count: 4, mean_ms: Some(0.064), p50_ms: Some(0.064), p99_ms: None };
+        assert_eq!(times_text(&some), "mean 0.06 ms, p50 <= 0.064 ms, p99 > 1 s of 4");
     }
 }

@@ -108,7 +108,9 @@ impl Key {
         Self { path, scope, kind, default: None, example: Some(example), support: Support::Full, doc }
     }
 
-    const fn supporting(mut self, support: Support) -> Self {
+    /// The same key in a build that can do less with it: the file may say its default and nothing else.
+    #[must_use]
+    pub const fn supporting(mut self, support: Support) -> Self {
         self.support = support;
         self
     }
@@ -546,11 +548,18 @@ pub static KEYS: &[Key] = &[
         "listen",
         Kind::Address,
         r#""127.0.0.1:9178""#,
-        "Where camring serve listens. It knows no passwords: keep it on this machine or behind a proxy.",
-    )
-    .supporting(Support::DefaultOnly),
-    Key::new(Serve, "preview", Kind::Flag, "true", "Whether it shows pictures, not only numbers.")
-        .supporting(Support::DefaultOnly),
+        "Where camring serve listens. An address that others can reach needs a token. It speaks plain HTTP: put a proxy \
+         with TLS in front where others can listen.",
+    ),
+    Key::new(Serve, "preview", Kind::Flag, "true", "Whether it shows pictures, not only numbers."),
+    Key::unset(
+        Serve,
+        "token",
+        Kind::Password,
+        r#""${serve_token}""#,
+        "What every request must know, as `Authorization: Bearer TOKEN` or ?token=TOKEN; at least 16 characters. ${NAME} is \
+         looked up as for passwords, when camring serve starts.",
+    ),
     Key::new(Log, "level", Kind::Words(LogLevel::WORDS), r#""info""#, "The least important line that is logged."),
     Key::new(
         Log,
@@ -616,6 +625,14 @@ mod tests {
                 assert_eq!(key.not_yet(value), None, "{}", key.path);
             }
         }
+    }
+
+    #[test]
+    fn of_a_key_whose_feature_comes_later_only_the_default_is_accepted() {
+        let later = find(Table::Serve, "preview").unwrap().supporting(Support::DefaultOnly);
+        assert_eq!(later.not_yet(&Value::Flag(true)), None);
+        assert_eq!(later.not_yet(&Value::Flag(false)).as_deref(), Some("supported now: true"));
+        assert!(later.range().ends_with("only the default is supported now"), "{}", later.range());
     }
 
     #[test]

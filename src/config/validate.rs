@@ -1,6 +1,7 @@
 //! What a key alone cannot tell: combinations that cannot work, within a camera and between cameras.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use camring_ring::frame::PixelFormat;
@@ -351,6 +352,30 @@ pub(super) fn segments(name: &CameraName, merged: &Merged<'_>, table: &CameraTab
         Segment { name: segment, owner: format!("output {name}.{output}"), place }
     };
     std::iter::once(main).chain(table.outputs.iter().map(output)).collect()
+}
+
+/// Notes what `camring serve` will refuse, and a token that makes the file a secret.
+pub(super) fn serve(layer: &Layer, problems: &mut Vec<Problem>) {
+    let entry = |path: &str| layer.entries.get(path);
+    match entry("token") {
+        Some(token) => {
+            if matches!(&token.value, Some(Value::Password(text)) if text.has_literal()) {
+                let hint = "write token = \"${NAME}\", or keep the file at mode 0640";
+                let problem = Problem::error("a token is written in this file, which makes the file a secret", hint);
+                problems.push(problem.at(token.place.as_ref(), "written out").as_severity(Severity::Warning));
+            }
+        }
+        None => {
+            let Some(listen) = entry("listen") else { return };
+            let address = listen.value.as_ref().and_then(|value| value.text().parse::<SocketAddr>().ok());
+            if address.is_some_and(|address| !address.ip().is_loopback()) {
+                let hint = "write token = \"${serve_token}\" beside it, or start it with --token-file";
+                let problem = Problem::error("camring serve will not listen here without a token", hint);
+                let label = "others can reach this address";
+                problems.push(problem.at(listen.place.as_ref(), label).as_severity(Severity::Warning));
+            }
+        }
+    }
 }
 
 /// Notes every public name that is taken twice.

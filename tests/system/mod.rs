@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod damage;
+pub mod http;
 pub mod net;
 pub mod proxy;
 pub mod reader;
@@ -73,7 +74,14 @@ pub fn pause() {
 }
 
 /// A folder of its own on the host's memory mount; removed at the end.
-pub struct Shm(PathBuf);
+pub struct Shm(PathBuf, Keep);
+
+/// Whether a folder stays when the test is over.
+#[derive(PartialEq)]
+enum Keep {
+    Yes,
+    No,
+}
 
 impl Shm {
     pub fn new() -> Self {
@@ -81,7 +89,12 @@ impl Shm {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = PathBuf::from(format!("/dev/shm/camring-system-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
-        Self(path)
+        Self(path, Keep::No)
+    }
+
+    /// A folder that belongs to somebody else.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned(), Keep::Yes)
     }
 
     pub fn path(&self) -> &Path {
@@ -118,7 +131,9 @@ impl Shm {
 
 impl Drop for Shm {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        if self.1 == Keep::No {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
     }
 }
 
