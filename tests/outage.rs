@@ -248,18 +248,33 @@ fn of_marked_slices_that_come_one_by_one_no_half_picture_is_shown() {
     no_half_picture_is_shown(&["--script", script.path().to_str().unwrap()]);
 }
 
+#[test]
+fn of_slices_that_come_to_be_marked_later_no_half_picture_is_shown() {
+    // One by one, as above; the camera has had true markers before.
+    let script = tempfile::NamedTempFile::with_suffix(".toml").unwrap();
+    let slow = "[[fault]]\ndo = \"bandwidth\"\nkbit = 2000\n";
+    std::fs::write(script.path(), format!("{slow}[[fault]]\nat = \"2s\"\ndo = \"marker\"\n")).unwrap();
+    is_noticed_and_read_whole(&["--slices", "4", "--bitrate", "1M", "--script", script.path().to_str().unwrap()]);
+}
+
 fn no_half_picture_is_shown(more: &[&str]) {
-    let options = [&SMALL[..], &["--slices", "4", "--mark-slices", "--bitrate", "1M"], more].concat();
-    let (shm, sim) = (Shm::new(), Sim::spawn(&options));
+    is_noticed_and_read_whole(&[&["--slices", "4", "--mark-slices", "--bitrate", "1M"], more].concat());
+}
+
+fn is_noticed_and_read_whole(camera: &[&str]) {
+    let (shm, sim) = (Shm::new(), Sim::spawn(&[&SMALL[..], camera].concat()));
     let daemon = Daemon::spawn(&shm, "cam", &sim.url);
     // The reader judges every picture: both of its stamps must be there, and be the same.
     let reader = Reader::attach(&shm, "cam", Way::Next);
-    let mut frames = 0;
-    reader.first("thirty frames", |_| {
-        frames += 1;
+    until("the camera is noticed", || {
+        assert!(reader.is_reading(), "the reader gave up");
+        daemon.log().contains("MARKER_PER_SLICE")
+    });
+    let (noticed, mut frames) = (reader.newest().map_or(0, |seen| seen.frame.meta.seq.0), 0);
+    reader.first("thirty frames", |seen| {
+        frames += u32::from(seen.frame.meta.seq.0 > noticed);
         frames >= 30
     });
-    assert!(daemon.log().contains("MARKER_PER_SLICE"), "{}", daemon.log());
     let seen = reader.finish();
     let numbers: Vec<u32> = seen.iter().map(|seen| seen.stamp.number).collect();
     assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");

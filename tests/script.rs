@@ -397,6 +397,15 @@ fn a_narrow_uplink_makes_pictures_late_and_never_broken() {
 }
 
 #[test]
+fn packets_that_all_claim_to_end_their_picture_show_no_part_of_one() {
+    let scene = Scene::of("marker.toml");
+    scene.lives();
+    until("the camera is noticed", || scene.daemon.log().contains("MARKER_PER_SLICE"));
+    scene.lives();
+    scene.goes_on();
+}
+
+#[test]
 fn pictures_that_freeze_turn_black_or_green_are_delivered_as_they_are() {
     let (shm, sim) = (Shm::new(), camera(&shipped("pictures.toml"), &[]));
     let _daemon = Daemon::spawn(&shm, "cam", &sim.url);

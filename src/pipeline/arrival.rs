@@ -137,6 +137,8 @@ pub(super) struct Arrival {
     pub torn: bool,
     /// Gaps in the sequence numbers up to here, since the session began.
     pub gaps: u64,
+    /// Slices that have begun to come; 0 where that is not known.
+    pub slices: u32,
 }
 
 /// What the packets say of a picture's wholeness.
@@ -146,18 +148,36 @@ pub(super) struct Wholeness {
     pub torn: bool,
     /// As in [`Arrival`]; `None`: not known.
     pub gaps: Option<u64>,
+    /// As in [`Arrival`].
+    pub slices: u32,
 }
 
 /// Arrivals by PTS.
 pub(super) struct Arrivals {
-    table: PtsTable<5>,
+    table: PtsTable<6>,
+    /// Slices of the picture that had the fewest; for all sessions with a camera.
+    fewest: Arc<FewestSlices>,
     /// When the newest packet of a keyframe came; 0 = none yet.
     keyframe_ns: AtomicI64,
 }
 
 impl Arrivals {
     pub(super) fn new() -> Self {
-        Self { table: PtsTable::new(), keyframe_ns: AtomicI64::new(0) }
+        Self::knowing(Arc::default())
+    }
+
+    /// With what the sessions before have found out.
+    pub(super) fn knowing(fewest: Arc<FewestSlices>) -> Self {
+        Self { table: PtsTable::new(), fewest, keyframe_ns: AtomicI64::new(0) }
+    }
+
+    /// Whether the picture with this PTS may be the first part of one, whose other parts are still on their way: fewer
+    /// slices of it have come than any whole picture of this camera had, or none is known to have been whole.
+    pub(super) fn may_be_a_part(&self, pts: u64) -> bool {
+        match self.wholeness(pts) {
+            Wholeness { torn: true, .. } => false,
+            Wholeness { slices, .. } => slices < self.fewest.0.load(Ordering::Relaxed),
+        }
     }
 
     /// When the newest packet of a keyframe came, whether or not the others did; 0 = none yet, or the codec does not
@@ -169,22 +189,36 @@ impl Arrivals {
     pub(super) fn put(&self, pts: u64, arrival: Arrival) {
         let rtp = u64::from(arrival.rtp_timestamp);
         let (mono, real) = (arrival.mono_ns as u64, arrival.real_ns as u64);
-        self.table.put(pts, [mono, real, rtp, u64::from(arrival.torn), arrival.gaps]);
+        self.table.put(pts, [mono, real, rtp, u64::from(arrival.torn), arrival.gaps, u64::from(arrival.slices)]);
     }
 
     pub(super) fn get(&self, pts: u64) -> Option<Arrival> {
-        let [mono, real, rtp, torn, gaps] = self.table.get(pts)?;
+        let [mono, real, rtp, torn, gaps, slices] = self.table.get(pts)?;
         let (mono_ns, real_ns) = (mono as i64, real as i64);
-        Some(Arrival { mono_ns, real_ns, rtp_timestamp: rtp as u32, torn: torn != 0, gaps })
+        Some(Arrival { mono_ns, real_ns, rtp_timestamp: rtp as u32, torn: torn != 0, gaps, slices: slices as u32 })
     }
 
     /// Whether the picture with this PTS is whole; one that cannot be looked up at this moment is taken for torn.
     pub(super) fn wholeness(&self, pts: u64) -> Wholeness {
         match self.table.look_up(pts) {
-            Found::Words([_, _, _, torn, gaps]) => Wholeness { torn: torn != 0, gaps: Some(gaps) },
+            Found::Words([_, _, _, torn, gaps, slices]) => {
+                Wholeness { torn: torn != 0, gaps: Some(gaps), slices: slices as u32 }
+            }
             Found::Nothing => Wholeness::default(),
-            Found::Busy => Wholeness { torn: true, gaps: None },
+            Found::Busy => Wholeness { torn: true, ..Wholeness::default() },
         }
+    }
+}
+
+/// Slices of the picture that had the fewest, of those that came without a gap, and whose end the next picture's RTP
+/// time has shown.
+#[derive(Debug)]
+pub(super) struct FewestSlices(AtomicU32);
+
+impl Default for FewestSlices {
+    /// No picture yet.
+    fn default() -> Self {
+        Self(AtomicU32::new(u32::MAX))
     }
 }
 
@@ -197,13 +231,15 @@ pub(super) struct Packet {
     pub marker: bool,
     /// The first bytes of the payload; zeros where it is shorter or behind an unusually long header.
     pub payload: [u8; 4],
+    /// Slices that begin in it.
+    slices: u32,
 }
 
 /// Bytes read of each packet: the longest fixed header (15 sources) and a little more.
 const LOOK: usize = 12 + 15 * 4 + 16;
 
 impl Packet {
-    pub(super) fn of(buffer: &gst::BufferRef) -> Option<Self> {
+    pub(super) fn of(buffer: &gst::BufferRef, start: PictureStart) -> Option<Self> {
         let mut bytes = [0; LOOK];
         let len = buffer.size().min(LOOK);
         buffer.copy_to_slice(0, &mut bytes[..len]).ok()?;
@@ -216,11 +252,13 @@ impl Packet {
             _ => 4 + usize::from(u16::from_be_bytes([bytes[fixed + 2], bytes[fixed + 3]])) * 4,
         };
         let payload = bytes.get(fixed + extension..).and_then(|payload| payload.first_chunk());
+        let payload = payload.copied().unwrap_or([0; 4]);
         Some(Self {
             sequence: u16::from_be_bytes([bytes[2], bytes[3]]),
             timestamp: u32::from_be_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]),
             marker: bytes[1] & 0x80 != 0,
-            payload: payload.copied().unwrap_or([0; 4]),
+            payload,
+            slices: start.slices(payload, buffer, fixed + extension),
         })
     }
 }
@@ -277,6 +315,41 @@ impl PictureStart {
         }
     }
 
+    /// How many slices begin in a packet whose payload, which begins with these bytes, is at `at` of `buffer`.
+    fn slices(self, payload: [u8; 4], buffer: &gst::BufferRef, at: usize) -> u32 {
+        // Bytes of a unit's header, and whether the packet holds several units.
+        let (header, aggregate) = match self {
+            Self::Any => return 0,
+            Self::H264 => (1, payload[0] & 0x1f == 24),
+            Self::H265 => (2, payload[0] >> 1 & 0x3f == 48),
+        };
+        if !aggregate {
+            return u32::from(self.is_slice(payload));
+        }
+        let Ok(bytes) = buffer.map_readable() else { return 0 };
+        let (mut rest, mut slices) = (bytes.get(at + header..).unwrap_or_default(), 0);
+        while let [high, low, unit, ..] = rest {
+            slices += u32::from(self.is_slice([*unit, 0, 0, 0]));
+            rest = rest.get(2 + usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
+        }
+        slices
+    }
+
+    /// Whether a slice begins with these bytes: those of a unit, or of a fragment of one.
+    fn is_slice(self, payload: [u8; 4]) -> bool {
+        match self {
+            Self::Any => false,
+            Self::H264 => match payload[0] & 0x1f {
+                28 => payload[1] & 0x80 != 0 && matches!(payload[1] & 0x1f, 1..=5),
+                kind => matches!(kind, 1..=5),
+            },
+            Self::H265 => match payload[0] >> 1 & 0x3f {
+                49 => payload[2] & 0x80 != 0 && payload[2] & 0x3f <= 31,
+                kind => kind <= 31,
+            },
+        }
+    }
+
     /// Whether a packet begins a slice that is not its picture's first one; `false` where that is not known.
     pub(super) fn is_later_slice(self, payload: [u8; 4]) -> bool {
         let later = |byte: u8| byte & 0x80 == 0;
@@ -316,6 +389,8 @@ struct Order {
     time: u32,
     /// RTP time of a torn picture.
     torn: Option<u32>,
+    /// Slices of the picture so far; `None` where a gap is in it.
+    slices: Option<u32>,
 }
 
 /// What one packet says of its picture and of the one before.
@@ -335,6 +410,10 @@ struct Findings {
     split: bool,
     /// It has another RTP time than the packet before.
     new_time: bool,
+    /// Slices of its picture so far; 0 where that is not known.
+    slices: u32,
+    /// Slices of the picture before, which was whole and ends here.
+    ended: Option<u32>,
 }
 
 /// A step in sequence numbers above this is a new stream, not a loss.
@@ -342,7 +421,7 @@ const LARGEST_GAP: u16 = 3000;
 
 impl Order {
     fn new(start: PictureStart, ends: Ends) -> Self {
-        Self { start, ends, before: None, time: 0, torn: None }
+        Self { start, ends, before: None, time: 0, torn: None, slices: None }
     }
 
     fn look(&mut self, packet: &Packet) -> Findings {
@@ -359,7 +438,10 @@ impl Order {
         if split {
             self.torn = Some(packet.timestamp);
         }
+        let ended = self.count_slices(packet, gap == 0 && before.is_some(), same_time);
         Findings {
+            slices: self.slices.unwrap_or(0),
+            ended,
             split,
             lost: if gap <= LARGEST_GAP { gap } else { 0 },
             gap: gap != 0,
@@ -369,6 +451,19 @@ impl Order {
             continues: gap == 0 && same_time && before.is_some(),
             new_time: !same_time && before.is_some(),
         }
+    }
+
+    /// Counts the slices of a picture; those of the one before, where it is known to have ended whole.
+    fn count_slices(&mut self, packet: &Packet, follows: bool, same_time: bool) -> Option<u32> {
+        let slice = packet.slices;
+        let before = self.slices.filter(|_| follows);
+        self.slices = match (follows, same_time) {
+            (true, true) => before.map(|slices| slices + slice),
+            (true, false) => Some(slice),
+            (false, true) => None,
+            (false, false) => self.start.is_start(packet.payload).then_some(slice),
+        };
+        before.filter(|slices| !same_time && *slices > 0)
     }
 }
 
@@ -473,19 +568,22 @@ impl PacketCounter {
             self.reporter.event(SourceEvent::FirstPacket);
         }
         self.progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
-        let Some(packet) = Packet::of(buffer) else { return Noted::default() };
+        let Some(packet) = Packet::of(buffer, self.start) else { return Noted::default() };
         self.newest.store(packet.timestamp, Ordering::Relaxed);
         if self.start.is_keyframe(packet.payload) {
             self.arrivals.keyframe_ns.store(mono_ns, Ordering::Relaxed);
         }
-        let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false, gaps: 0 };
+        let arrival = Arrival { mono_ns, real_ns, rtp_timestamp: packet.timestamp, torn: false, gaps: 0, slices: 0 };
         self.note(&packet, buffer.pts().map(gst::ClockTime::nseconds), arrival)
     }
 
     /// Remembers when the packet's picture came and whether it is whole, and corrects the picture before.
     fn note(&self, packet: &Packet, pts: Option<u64>, arrival: Arrival) -> Noted {
         let Ok(mut seen) = self.seen.try_borrow_mut() else { return Noted::default() };
-        let Findings { lost, gap, torn, cut, continues, split, new_time } = seen.order.look(packet);
+        let Findings { lost, gap, torn, cut, continues, split, new_time, slices, ended } = seen.order.look(packet);
+        if let Some(slices) = ended {
+            self.arrivals.fewest.0.fetch_min(slices, Ordering::Relaxed);
+        }
         seen.gaps += u64::from(gap);
         self.progress.packets_lost.fetch_add(u64::from(lost), Ordering::Relaxed);
         if let Some((pts, arrival)) = seen.before.filter(|_| cut || split) {
@@ -499,7 +597,7 @@ impl PacketCounter {
         if torn || (gap && seen.before.is_some_and(|(before, _)| before == pts)) {
             seen.torn_pts = Some(pts);
         }
-        let arrival = Arrival { torn: seen.torn_pts == Some(pts), gaps: seen.gaps, ..arrival };
+        let arrival = Arrival { torn: seen.torn_pts == Some(pts), gaps: seen.gaps, slices, ..arrival };
         self.arrivals.put(pts, arrival);
         seen.before = Some((pts, arrival));
         Noted { continues, pts: Some(pts) }
@@ -551,11 +649,12 @@ mod tests {
     #[test]
     fn the_last_packet_of_a_picture_counts() {
         let arrivals = Arrivals::new();
-        let arrival = |mono_ns| Arrival { mono_ns, real_ns: -5, rtp_timestamp: u32::MAX, torn: mono_ns == 4, gaps: 7 };
+        let arrival =
+            |mono_ns| Arrival { mono_ns, real_ns: -5, rtp_timestamp: u32::MAX, torn: mono_ns == 4, gaps: 7, slices: 2 };
         (1..=4).for_each(|packet| arrivals.put(40, arrival(packet)));
         arrivals.put(80, arrival(5));
         assert_eq!(arrivals.get(40), Some(arrival(4)));
-        assert_eq!(arrivals.wholeness(40), Wholeness { torn: true, gaps: Some(7) });
+        assert_eq!(arrivals.wholeness(40), Wholeness { torn: true, gaps: Some(7), slices: 2 });
         assert_eq!(arrivals.wholeness(41), Wholeness::default());
         assert_eq!(arrivals.table.written.load(Ordering::Relaxed), 2);
     }
@@ -578,16 +677,16 @@ mod tests {
     #[test]
     fn a_picture_whose_row_is_being_written_is_not_taken_for_whole() {
         let arrivals = Arrivals::new();
-        arrivals.put(40, Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: 1, torn: true, gaps: 0 });
+        arrivals.put(40, Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: 1, torn: true, gaps: 0, slices: 1 });
         // The thread that writes it is stopped in the middle.
         arrivals.table.row(0).version.fetch_add(1, Ordering::Relaxed);
         assert_eq!((arrivals.get(40), arrivals.wholeness(40).torn), (None, true));
         arrivals.table.row(0).version.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(arrivals.wholeness(40), Wholeness { torn: true, gaps: Some(0) });
+        assert_eq!(arrivals.wholeness(40), Wholeness { torn: true, gaps: Some(0), slices: 1 });
     }
 
     fn packet(sequence: u16, timestamp: u32, payload: [u8; 4]) -> Packet {
-        Packet { sequence, timestamp, marker: false, payload }
+        Packet { sequence, timestamp, marker: false, payload, slices: u32::from(PictureStart::H264.is_slice(payload)) }
     }
 
     /// FU-A of an IDR slice: first fragment of the first slice, and a later one.
@@ -671,7 +770,8 @@ mod tests {
     }
 
     fn note(counter: &PacketCounter, packet: &Packet, pts: u64) -> u64 {
-        let arrival = Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: packet.timestamp, torn: false, gaps: 0 };
+        let arrival =
+            Arrival { mono_ns: 1, real_ns: 1, rtp_timestamp: packet.timestamp, torn: false, gaps: 0, slices: 0 };
         counter.note(packet, Some(pts), arrival).pts.expect("a time")
     }
 
@@ -702,16 +802,52 @@ mod tests {
     }
 
     #[test]
+    fn slices_are_counted_in_packets_of_several_units_too() {
+        let slices = |start: PictureStart, payload: &[u8]| {
+            let buffer = gst::Buffer::from_slice([&[0; 12], payload].concat());
+            start.slices(payload.first_chunk().copied().unwrap_or_default(), &buffer, 12)
+        };
+        gst::init().expect("GStreamer");
+        let h264 = |payload| slices(PictureStart::H264, payload);
+        // Delimiter and slice; two slices; a length beyond the end.
+        assert_eq!(h264(&[0x18, 0, 2, 9, 0x10, 0, 2, 0x41, 0x9a]), 1);
+        assert_eq!(h264(&[0x18, 0, 2, 0x65, 0x88, 0, 2, 0x65, 0x20]), 2);
+        assert_eq!(h264(&[0x18, 0xff, 0xff, 0x65, 0x88]), 1);
+        assert_eq!([h264(&FIRST), h264(&LATER), h264(&[0x67, 1, 2, 3]), h264(&[])], [1, 0, 0, 0]);
+        assert_eq!(slices(PictureStart::H265, &[0x60, 1, 0, 3, 0x46, 1, 0x50, 0, 3, 0x26, 1, 0xaf]), 1);
+    }
+
+    #[test]
+    fn a_picture_with_fewer_slices_than_any_whole_one_may_be_a_part() {
+        let counter = counter();
+        let later = [0x41, 0x20, 0, 0];
+        let mut sequence = 0;
+        let mut note = |time: u32, slices: u16, lost: u16| {
+            sequence += lost;
+            for slice in 0..slices {
+                sequence += 1;
+                let payload = if slice == 0 { FIRST } else { later };
+                super::tests::note(&counter, &packet(sequence, time, payload), u64::from(time));
+            }
+            counter.arrivals.may_be_a_part(u64::from(time))
+        };
+        assert!([note(10, 1, 0), note(10, 1, 0)].iter().all(|doubtful| *doubtful), "none is known to be whole");
+        assert!(note(20, 1, 0), "the one before had two");
+        assert!(!note(30, 2, 5) && note(40, 1, 0), "the end of the one with one slice was lost");
+        assert!(!note(50, 1, 0), "the one before was whole");
+    }
+
+    #[test]
     fn every_picture_knows_how_many_gaps_there_were_before_it() {
         let counter = counter();
         note(&counter, &Packet { marker: true, ..packet(1, 10, FIRST) }, 40);
         note(&counter, &Packet { marker: true, ..packet(2, 20, FIRST) }, 80);
         note(&counter, &Packet { marker: true, ..packet(9, 30, FIRST) }, 120);
         let whole = [40, 80, 120].map(|pts| counter.arrivals.wholeness(pts));
-        assert_eq!(whole, [0, 0, 1].map(|gaps| Wholeness { torn: false, gaps: Some(gaps) }));
+        assert_eq!(whole, [0, 0, 1].map(|gaps| Wholeness { torn: false, gaps: Some(gaps), slices: 1 }));
         // Of one time: whichever of them the gap is before, none of them is the picture to go on from.
         note(&counter, &Packet { marker: true, ..packet(11, 30, FIRST) }, 120);
-        assert_eq!(counter.arrivals.wholeness(120), Wholeness { torn: true, gaps: Some(2) });
+        assert_eq!(counter.arrivals.wholeness(120), Wholeness { torn: true, gaps: Some(2), slices: 0 });
     }
 
     #[test]
@@ -811,9 +947,9 @@ mod tests {
     #[test]
     fn rtp_headers_are_read_and_other_bytes_are_not() {
         gst::init().expect("GStreamer");
-        let read_packet = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()));
+        let read_packet = |bytes: &[u8]| Packet::of(&gst::Buffer::from_slice(bytes.to_vec()), PictureStart::Any);
         let plain = [0x80, 0xe0, 0x12, 0x34, 0, 1, 0, 2, 9, 9, 9, 9, 1, 2];
-        let read = Packet { sequence: 0x1234, timestamp: 65538, marker: true, payload: [1, 2, 0, 0] };
+        let read = Packet { sequence: 0x1234, timestamp: 65538, marker: true, payload: [1, 2, 0, 0], slices: 0 };
         assert_eq!(read_packet(&plain), Some(read));
         let mut with_source = plain.to_vec();
         with_source[0] = 0x81;
@@ -827,7 +963,7 @@ mod tests {
         assert_eq!(read_packet(&with_extension), Some(Packet { payload: [0; 4], ..read }));
         assert_eq!(
             read_packet(&[0x8f; 12]),
-            Some(Packet { sequence: 0x8f8f, timestamp: 0x8f8f_8f8f, marker: true, payload: [0; 4] })
+            Some(Packet { sequence: 0x8f8f, timestamp: 0x8f8f_8f8f, marker: true, payload: [0; 4], slices: 0 })
         );
         assert_eq!((read_packet(&[0x80, 0, 0]), read_packet(&[0; 12]), read_packet(&[])), (None, None, None));
     }

@@ -326,7 +326,7 @@ impl GateLink {
     fn admit(&self, gate: &mut Gate, buffer: &gst::BufferRef) -> bool {
         let flags = buffer.flags();
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        let Wholeness { torn, gaps } = pts.map(|pts| self.arrivals.wholeness(pts)).unwrap_or_default();
+        let Wholeness { torn, gaps, .. } = pts.map(|pts| self.arrivals.wholeness(pts)).unwrap_or_default();
         let unit = Unit {
             pts,
             number: Some(buffer.offset()).filter(|number| *number != u64::MAX),

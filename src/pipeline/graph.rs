@@ -26,7 +26,7 @@ use super::gate::{FindingsTable, GateLink, guard, number_units};
 use super::lessons::Lessons;
 use super::reach::Endpoint;
 use super::report::Reporter;
-use super::sample::{Doubt, Origin, Tail};
+use super::sample::{Origin, Tail};
 use super::tap::{Pads, Tap};
 use super::tls::{self, Refusal};
 use super::{AccessUnits, RtspSourceConfig, Transport};
@@ -288,14 +288,17 @@ impl Camera {
         set_queue(&queue);
         let chosen = self.choose(codec)?;
         let deinterlace = self.config.deinterlace.element().map_err(config_end)?;
-        let links = Links { arrivals: Arc::new(Arrivals::new()), findings: Arc::new(FindingsTable::new()) };
+        let links = Links {
+            arrivals: Arc::new(Arrivals::knowing(self.lessons.fewest_slices.clone())),
+            findings: Arc::new(FindingsTable::new()),
+        };
         let mut place = lock(&self.sink);
         let SinkPlace::Waiting(sink) = std::mem::replace(&mut *place, SinkPlace::Gone) else {
             // Stopped meanwhile, or a second stream that nobody asked for.
             return Ok(());
         };
         let tail = Tail::new(sink, links.origin(codec), self.progress.clone(), self.reporter.clone());
-        let tail = tail.doubting(self.doubt(codec));
+        let tail = tail.doubting(self.is_watched(codec) && !self.parses_units());
         let appsink = new_appsink(false);
         take_over(&appsink, tail);
         *place = SinkPlace::Running(appsink.clone());
@@ -366,11 +369,6 @@ impl Camera {
 
     fn parses_units(&self) -> bool {
         self.lessons.parse_units.load(Ordering::Relaxed)
-    }
-
-    fn doubt(&self, codec: &Codec) -> Doubt {
-        let known = self.parses_units() || self.lessons.true_marker.load(Ordering::Relaxed);
-        if self.is_watched(codec) && !known { Doubt::Open(self.lessons.clone()) } else { Doubt::Settled }
     }
 
     fn probe(&self, depay: &gst::Element, queue: &gst::Element, decoder: &gst::Element, codec: &Codec, links: Links) {

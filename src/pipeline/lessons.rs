@@ -1,7 +1,10 @@
 //! What a source learns in one session and keeps for the next ones.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 use std::time::Duration;
+
+use super::arrival::FewestSlices;
 
 /// Facts about one camera; lost when the process ends.
 #[derive(Debug)]
@@ -10,8 +13,8 @@ pub(super) struct Lessons {
     pub tcp_only: AtomicBool,
     /// The camera marks every slice as the end of a picture: the parser must put pictures together.
     pub parse_units: AtomicBool,
-    /// A picture that the camera marked as ended had ended.
-    pub true_marker: AtomicBool,
+    /// What the camera's whole pictures consist of at least.
+    pub fewest_slices: Arc<FewestSlices>,
     /// The hardware decoder failed twice: decode in software from now on.
     pub software: AtomicBool,
     last_decoder_error_ns: AtomicI64,
@@ -32,7 +35,7 @@ impl Lessons {
         Self {
             tcp_only: AtomicBool::new(false),
             parse_units: AtomicBool::new(false),
-            true_marker: AtomicBool::new(false),
+            fewest_slices: Arc::default(),
             software: AtomicBool::new(false),
             last_decoder_error_ns: AtomicI64::new(i64::MIN),
             prompt: AtomicBool::new(false),

@@ -15,7 +15,6 @@ use super::arrival::{Arrival, Arrivals, mono_ns, real_ns};
 use super::color;
 use super::fallback::{Scratch, SlowPath};
 use super::gate::{Findings, FindingsTable};
-use super::lessons::Lessons;
 use super::report::Reporter;
 use super::still::Stillness;
 use crate::source::{
@@ -46,15 +45,8 @@ pub(super) enum Origin {
     },
 }
 
-/// Whether a camera's markers end its pictures; only what follows a picture can tell.
-pub(super) enum Doubt {
-    /// Known, or not a question.
-    Settled,
-    /// No picture yet that could tell.
-    Open(Arc<Lessons>),
-    /// This picture waits for the next one, with the time at which it was decoded (ns of CLOCK_MONOTONIC).
-    Held(Arc<Lessons>, gst::Sample, i64),
-}
+/// A picture that waits for the next one, with the time at which it was decoded (ns of CLOCK_MONOTONIC).
+type Held = Option<(gst::Sample, i64)>;
 
 /// What the caps say, worked out once per change.
 struct Format {
@@ -69,7 +61,9 @@ struct Format {
 pub(super) struct Tail {
     sink: Loan<Box<dyn FrameSink>>,
     origin: Origin,
-    doubt: Doubt,
+    /// Whether a picture may turn out to be a part of one.
+    doubts: bool,
+    held: Held,
     progress: Arc<Progress>,
     reporter: Arc<Reporter>,
     format: Option<Format>,
@@ -92,7 +86,8 @@ impl Tail {
         Self {
             sink,
             origin,
-            doubt: Doubt::Settled,
+            doubts: false,
+            held: None,
             progress,
             reporter,
             format: None,
@@ -104,10 +99,11 @@ impl Tail {
         }
     }
 
-    /// Holds the first picture back until the next one shows whether the markers are true: half a picture, whose
-    /// other half is still on its way, cannot be told from a whole one. Costs the first frame one frame interval.
-    pub(super) fn doubting(self, doubt: Doubt) -> Self {
-        Self { doubt, ..self }
+    /// Holds a picture back until the next one shows whether it is whole, where fewer slices of it have come than any
+    /// whole one had: half a picture, whose other half is still on its way, cannot be told from a whole one. Costs the
+    /// first frame of a camera one frame interval, and then those with fewer slices than ever before.
+    pub(super) fn doubting(self, doubts: bool) -> Self {
+        Self { doubts, ..self }
     }
 
     /// The appsink callback.
@@ -124,23 +120,15 @@ impl Tail {
     }
 
     fn judge(&mut self, sample: gst::Sample, decoded_mono_ns: i64) -> Result<(), RetryReason> {
-        match std::mem::replace(&mut self.doubt, Doubt::Settled) {
-            Doubt::Settled => self.deliver(&sample, decoded_mono_ns),
-            Doubt::Open(lessons) => {
-                self.foresee(&sample)?;
-                self.doubt = Doubt::Held(lessons, sample, decoded_mono_ns);
-                Ok(())
-            }
-            Doubt::Held(lessons, first, first_mono_ns) => {
-                self.deliver(&first, first_mono_ns)?;
-                if first.buffer().is_some_and(|buffer| self.is_torn(buffer)) {
-                    self.doubt = Doubt::Held(lessons, sample, decoded_mono_ns);
-                    return Ok(());
-                }
-                lessons.true_marker.store(true, Ordering::Relaxed);
-                self.deliver(&sample, decoded_mono_ns)
-            }
+        if let Some((before, before_mono_ns)) = self.held.take() {
+            self.deliver(&before, before_mono_ns)?;
         }
+        if self.doubts && sample.buffer().is_some_and(|buffer| self.may_be_a_part(buffer)) {
+            self.foresee(&sample)?;
+            self.held = Some((sample, decoded_mono_ns));
+            return Ok(());
+        }
+        self.deliver(&sample, decoded_mono_ns)
     }
 
     /// Has the sink prepare for a picture while it is held back.
@@ -224,7 +212,8 @@ impl Tail {
 
     fn describe(&mut self, buffer: &gst::BufferRef, decoded_mono_ns: i64) -> (FrameTiming, Findings) {
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        let now = Arrival { mono_ns: decoded_mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false, gaps: 0 };
+        let now =
+            Arrival { mono_ns: decoded_mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false, gaps: 0, slices: 0 };
         let (arrival, findings, pts_ns) = match &mut self.origin {
             Origin::Camera { arrivals, findings, .. } => {
                 let findings =
@@ -270,6 +259,11 @@ impl Tail {
     /// Whether it turned out, while the decoder had it, that the picture is a part of one; marked ones pass.
     fn is_part(&self, buffer: &gst::BufferRef, flags: FrameFlags) -> bool {
         self.is_torn(buffer) && !flags.contains(FrameFlags::CORRUPT) && !flags.contains(FrameFlags::TAINTED)
+    }
+
+    fn may_be_a_part(&self, buffer: &gst::BufferRef) -> bool {
+        let Origin::Camera { arrivals, .. } = &self.origin else { return false };
+        buffer.pts().is_some_and(|pts| arrivals.may_be_a_part(pts.nseconds()))
     }
 
     fn is_torn(&self, buffer: &gst::BufferRef) -> bool {

@@ -120,7 +120,7 @@ impl Tap {
     }
 
     fn packet(&self, buffer: &gst::BufferRef, start: PictureStart, now_ns: i64) {
-        let Some(packet) = Packet::of(buffer) else { return };
+        let Some(packet) = Packet::of(buffer, start) else { return };
         let mut heard = self.lock();
         let gap = heard.sequence.map_or(0, |before| packet.sequence.wrapping_sub(before.wrapping_add(1)));
         heard.lost += u64::from(if gap < 3000 { gap } else { 0 });

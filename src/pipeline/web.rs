@@ -182,7 +182,8 @@ impl Watch {
             }
             progress.last_packet_mono_ns.store(mono_ns, Ordering::Relaxed);
             if let Some(pts) = info.buffer().and_then(|buffer| buffer.pts()) {
-                let arrival = Arrival { mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false, gaps: 0 };
+                let arrival =
+                    Arrival { mono_ns, real_ns: real_ns(), rtp_timestamp: 0, torn: false, gaps: 0, slices: 0 };
                 arrivals.put(pts.nseconds(), arrival);
             }
             gst::PadProbeReturn::Ok

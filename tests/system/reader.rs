@@ -53,6 +53,11 @@ impl Reader {
         self.seen.lock().unwrap().last().copied()
     }
 
+    /// Whether it has found no fault so far.
+    pub fn is_reading(&self) -> bool {
+        !self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
     /// Waits for the first frame that `wanted` accepts, those read before included.
     pub fn first(&self, what: &str, wanted: impl FnMut(&Seen) -> bool) -> Seen {
         self.first_within(PATIENCE, what, wanted)
