@@ -185,8 +185,8 @@ impl Output {
         let Some(len) = geometry.map(|geometry| geometry.len).filter(|len| *len > self.writer.slot_capacity()) else {
             return;
         };
-        if let Err(error) = self.writer.claim(len) {
-            self.tell(&Refused::Claim(error));
+        if let Err(why) = self.fit(len).and_then(|()| self.writer.claim(len).map(drop).map_err(Refused::Claim)) {
+            self.tell(&why);
         }
     }
 

@@ -47,9 +47,9 @@ impl Held {
     /// Fails the test unless the process comes back to what it held before.
     fn comes_back_in(self, process: &Process, what: &str) {
         let mut now = Self::by(process);
-        until("threads and descriptors are those of the tenth cycle", || {
+        until(&format!("{what}: at most {} threads and {} descriptors", self.threads, self.fds), || {
             now = Self::by(process);
-            now.threads <= self.threads && now.fds <= self.fds
+            now.threads <= self.threads + POOLED && now.fds <= self.fds
         });
         let kib = |bytes: u64| bytes / 1024;
         measured(format!(
@@ -161,6 +161,9 @@ enum End {
 const PATHS: [&str; 2] = ["/even", "/odd"];
 /// The size of every camera here, and the one that some change to.
 const SIZES: [(u32, u32); 2] = [(320, 240), (480, 272)];
+
+/// Threads that GLib's pools may keep from when two sessions ran side by side; a session that left one behind would leave more.
+const POOLED: usize = 4;
 
 impl Kind {
     /// What a cycle may cost, bytes. Good sessions and those over UDP were seen to cost up to 2.1 kB in some runs and less

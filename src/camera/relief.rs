@@ -194,9 +194,13 @@ impl Camera {
     /// Begins a session with another source beside the one at work; hands the source back where that cannot be.
     pub(super) fn begin_renewal(
         &mut self,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
         source: Box<dyn FrameSource>,
     ) -> Option<Box<dyn FrameSource>> {
+        if self.relief.as_ref().is_some_and(|relief| self.turn.is_held_by(relief.attempt.number)) {
+            // Its pictures are in the ring already: the session before must not go on behind them.
+            self.change_over(attempt, self.clock.now());
+        }
         self.dismiss_relief(attempt);
         // A twin of it is what remains when it does not come up.
         let can_be_two = attempt.spare.is_some() && source.twin().is_some() && !self.alone;
@@ -209,7 +213,9 @@ impl Camera {
 
     fn begin_relief(&mut self, current: u32, source: Box<dyn FrameSource>, patience: Duration, purpose: Purpose) {
         let watch = Watch::new(&self.policy, self.clock.now(), 0, Mono(i64::MAX));
-        let attempt = self.launch(current.wrapping_add(1), source, watch);
+        // No number of one that was dismissed and is still ending.
+        let newest = self.retiring.iter().map(|retiring| retiring.attempt.number).fold(current, u32::max);
+        let attempt = self.launch(newest.wrapping_add(1), source, watch);
         let (proven_at, named_at, text, ending) = (None, None, None, None);
         self.relief = Some(Relief { attempt, patience, proven_at, named_at, purpose, text, ending });
     }
