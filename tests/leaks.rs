@@ -45,11 +45,11 @@ impl Held {
     }
 
     /// Fails the test unless the process comes back to what it held before.
-    fn comes_back_in(self, process: &Process, what: &str) {
+    fn comes_back_in(self, process: &Process, spare: usize, what: &str) {
         let mut now = Self::by(process);
-        until(&format!("{what}: at most {} threads and {} descriptors", self.threads, self.fds), || {
+        until(&format!("{what}: at most {} + {spare} threads and {} descriptors", self.threads, self.fds), || {
             now = Self::by(process);
-            now.threads <= self.threads + POOLED && now.fds <= self.fds
+            now.threads <= self.threads + spare && now.fds <= self.fds
         });
         let kib = |bytes: u64| bytes / 1024;
         measured(format!(
@@ -105,7 +105,7 @@ fn a_thousandth_reconnect_costs_what_the_first_did() {
         }
     }
     let what = format!("{cycles} reconnects in {} s", began.elapsed().as_secs());
-    tenth.unwrap().comes_back_in(&daemon.process, &what);
+    tenth.unwrap().comes_back_in(&daemon.process, 0, &what);
     assert_eq!(reconnects(&reader.ring), cycles);
     let status = reader.ring.status();
     assert!(status.reconnects.iter().all(|(reason, _)| *reason == Reason::ServerClosed), "{:?}", status.reconnects);
@@ -126,7 +126,7 @@ fn a_hundredth_refused_connection_costs_what_the_tenth_did() {
     let tenth = Held::by(&daemon.process);
     tried(tries);
     assert_eq!((ring.status().state, ring.status().reason), (State::Connecting, Reason::ConnectRefused));
-    tenth.comes_back_in(&daemon.process, &format!("{tries} refused connections"));
+    tenth.comes_back_in(&daemon.process, 0, &format!("{tries} refused connections"));
 }
 
 // --- every kind of failure ---
@@ -162,10 +162,13 @@ const PATHS: [&str; 2] = ["/even", "/odd"];
 /// The size of every camera here, and the one that some change to.
 const SIZES: [(u32, u32); 2] = [(320, 240), (480, 272)];
 
-/// Threads that GLib's pools may keep from when two sessions ran side by side; a session that left one behind would leave more.
-const POOLED: usize = 4;
-
 impl Kind {
+    /// Threads that there may be more of in the short form, where a reload has two sessions side by side and only two cycles went
+    /// before: 10 to 15 were seen, up and down, whose they are is not known. None in the full form.
+    fn spare(self) -> usize {
+        if is_full() || self.end == End::Camera { 0 } else { 4 }
+    }
+
     /// What a cycle may cost, bytes. Good sessions and those over UDP were seen to cost up to 2.1 kB in some runs and less
     /// than half of that in others, in steps; some 0.3 kB are names that GStreamer and GLib keep for ever.
     fn bound(self) -> f64 {
@@ -451,7 +454,7 @@ fn costs_nothing(kind: Kind, cycles: usize) {
     if kind.end != End::Camera {
         cycle.leave();
     }
-    first.comes_back_in(&cycle.daemon.process, &what);
+    first.comes_back_in(&cycle.daemon.process, kind.spare(), &what);
     assert!(!is_full() || slope < kind.bound(), "{what}");
 }
 
@@ -541,6 +544,6 @@ fn a_web_camera_that_cuts_over_and_over_costs_what_it_did_at_first() {
             tenth = Some(Held::by(&daemon.process));
         }
     }
-    tenth.unwrap().comes_back_in(&daemon.process, &format!("{cycles} cuts of a web camera"));
+    tenth.unwrap().comes_back_in(&daemon.process, 0, &format!("{cycles} cuts of a web camera"));
     reader.finish();
 }
