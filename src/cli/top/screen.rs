@@ -101,9 +101,9 @@ fn show(args: &Args, board: &mut Board, screen: &mut Screen, stop: &Receiver<Sto
         board.refresh()?;
         let opened = open(board, &shown);
         paint(screen, board, opened.as_ref(), &mut shown)?;
-        let pause = if matches!(shown.page, Page::Ring(_)) { args.interval.min(OPENED) } else { args.interval };
-        let due = Instant::now() + pause;
-        while let Some(left) = due.checked_duration_since(Instant::now()) {
+        let looked = Instant::now();
+        // A key may open a ring, which is looked at sooner than the table was to be.
+        while let Some(left) = pause(&shown.page, args.interval).checked_sub(looked.elapsed()) {
             if !stop.is_empty() {
                 return Ok(());
             }
@@ -126,6 +126,11 @@ fn show(args: &Args, board: &mut Board, screen: &mut Screen, stop: &Receiver<Sto
             }
         }
     }
+}
+
+/// Time from one look to the next.
+fn pause(page: &Page, interval: Duration) -> Duration {
+    if matches!(page, Page::Ring(_)) { interval.min(OPENED) } else { interval }
 }
 
 fn open(board: &Board, shown: &Shown) -> Option<Opened> {
@@ -166,4 +171,18 @@ fn press(key: KeyEvent, board: &mut Board, shown: &mut Shown) -> Asked {
         _ => return Asked::Nothing,
     }
     Asked::Redraw
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opened_ring_is_looked_at_twice_a_second_at_least() {
+        let opened = Page::Ring("front".into());
+        let hour = Duration::from_secs(3600);
+        assert!(pause(&opened, hour) < Duration::from_millis(500));
+        assert_eq!(pause(&opened, Duration::from_millis(50)), Duration::from_millis(50));
+        assert_eq!((pause(&Page::All, hour), pause(&Page::Help, hour)), (hour, hour));
+    }
 }
