@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from writer import DEADLINE, Writer, eventually, payload_of
@@ -31,6 +32,26 @@ async def until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
         await asyncio.sleep(0.001)
+
+
+def told_of_answers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Is set as soon as a thread has left something to be done by the loop that runs."""
+    loop, told = asyncio.get_running_loop(), threading.Event()
+    leave = loop.call_soon_threadsafe
+
+    def tell(*arguments: Any, **options: Any) -> asyncio.Handle:
+        handle = leave(*arguments, **options)
+        told.set()
+        return handle
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", tell)
+    return told
+
+
+@pytest.fixture(autouse=True)
+def without_threads_of_the_test_before() -> None:
+    """Threads are counted here, and the one of an iterator that was dropped ends a moment later."""
+    eventually(lambda: waiting_threads() == [], "the threads of the test before end")
 
 
 def test_frames_come_whole_with_exact_counts_and_the_loop_runs_on(writer: StartWriter) -> None:
@@ -137,18 +158,21 @@ def test_a_cancelled_wait_ends_at_once_and_loses_no_count(shm_dir: Path) -> None
     eventually(lambda: waiting_threads() == [], "the thread ends")
 
 
-def test_a_frame_read_for_a_cancelled_wait_counts_as_skipped(shm_dir: Path) -> None:
+def test_a_frame_read_for_a_cancelled_wait_counts_as_skipped(shm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         with camring.Writer("front", shape=(48, 64, 3)) as out:
             ring = camring.attach("front")
             frames = aiter(ring)
             out.publish(payload_of(1, SIZE))
             assert (await anext(frames)).seq == 1
+            answered = told_of_answers(monkeypatch)
             waiting = asyncio.ensure_future(anext(frames))
             await asyncio.sleep(0)
             out.publish(payload_of(2, SIZE))
-            # The loop stands still meanwhile: the answer is there, and nobody has received it.
-            eventually(lambda: ring.stats().frames == 2, "the thread has read frame 2")
+            # The loop stands still meanwhile: the answer is there, and nobody has received it. A frame that was read and is
+            # no answer yet would be left to whoever asks next.
+            assert answered.wait(DEADLINE), "the thread answers with frame 2"
+            assert ring.stats().frames == 2
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
