@@ -3,6 +3,7 @@
 
 pub mod damage;
 pub mod http;
+pub mod join;
 pub mod net;
 pub mod proxy;
 pub mod reader;
