@@ -42,11 +42,12 @@ fn checks(report: &Value, check: &str) -> Vec<(String, String, String)> {
 /// of one; lines of the camera's table besides its address; the causes that name it; words that one of the sentences must
 /// have; whether it is among the few that are run each time. `; ` stands for a new line.
 const CASES: &str = r#"
-stall |  | stall.toml |  | stalled | stopped sending | short
+stall |  | stall.toml |  | stalled | stopped sending |
+stalls |  | [[fault]]; at = "4s"; for = "12s"; repeat = "24s"; do = "stall" |  | stalled | stopped sending | short
 half-open |  | half-open.toml |  | half_open | answered no connection since |
 reboot |  | reboot.toml |  | refused | nothing listens on its port |
 cuts |  | cuts.toml |  | session_cuts | has ended 2 sessions |
-busy |  | busy.toml |  | server_busy | no session left | short
+busy |  | busy.toml |  | server_busy | no session left |
 slow-answers |  | slow-answers.toml |  | no_answer | does not answer in time |
 wrong-sdp |  | wrong-sdp.toml |  | no_video unsupported_codec |  |
 session-timeout |  | session-timeout.toml |  | session_cuts | cut each session at one age |
@@ -61,7 +62,7 @@ nameless | nobody |  | url = "rtsp://no-such-camera.invalid/x" | dns | does not 
 password |  |  | user = "viewer"; password = "guess-work" | password | refuses user or password | short
 elsewhere |  |  | PATH | not_found | correct the path | short
 forbidden |  | from = "start"; [[fault]]; do = "status"; code = 403 |  | password | refuses user or password |
-status-503 |  | from = "start"; [[fault]]; do = "status"; code = 503 |  | server_busy | no session left |
+status-503 |  | from = "start"; [[fault]]; do = "status"; code = 503 |  | server_busy | no session left | short
 status-453 |  | from = "start"; [[fault]]; do = "status"; code = 453 |  | server_busy | no session left |
 status-500 |  | from = "start"; [[fault]]; do = "status"; code = 500 |  | session_closed | refused a request |
 sdp-empty |  | from = "start"; [[fault]]; do = "sdp"; kind = "empty" |  | no_video | empty |

