@@ -6,8 +6,7 @@ mod system;
 use std::collections::VecDeque;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use camring::sim::picture::{Color as SimColor, bars_rgb};
@@ -16,14 +15,13 @@ use camring_ring::{Frame, FrameFlags, Generation, PixelFormat, Ring, State};
 use gst::prelude::*;
 use gst_video::prelude::*;
 use gst_video::{VideoFrameRef, VideoInfo};
+use system::join::from_the_second_keyframe;
 use system::net::Net;
+use system::turns::Turns;
 use system::{Daemon, PATIENCE, Shm, Sim, amount, camring, is_full, measured, stamp_of, until};
 
-/// One stream at a time: two encoders and two decoders already fill a small machine.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Three cameras at a time, each with a decoder or two: they wait for keyframes and encoders more than they work.
+static TURNS: Turns = Turns::of(3);
 
 /// Pictures that a reference keeps, so that a frame of the ring finds its own.
 const KEPT: usize = 48;
@@ -86,21 +84,6 @@ impl Drop for Reference {
     fn drop(&mut self) {
         self.pipeline.set_state(gst::State::Null).unwrap();
     }
-}
-
-/// Lets the decoder see the stream from the second keyframe on: whoever joins may have missed a part of the first.
-fn from_the_second_keyframe(decoder: &gst::Element) {
-    let keyframes = AtomicU32::new(0);
-    let gate = move |_: &gst::Pad, info: &mut gst::PadProbeInfo<'_>| {
-        let is_key = info.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
-        if keyframes.fetch_add(u32::from(is_key), Ordering::Relaxed) + u32::from(is_key) >= 2 {
-            return gst::PadProbeReturn::Ok;
-        }
-        // Not `Drop`: the bindings free the buffer before GStreamer 1.22 frees it again.
-        info.data = None;
-        gst::PadProbeReturn::Handled
-    };
-    decoder.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, gate);
 }
 
 fn info_of(sample: &gst::Sample) -> VideoInfo {
@@ -200,7 +183,7 @@ fn assert_equal_to_a_reference_decode(codec: Codec, size: Size, fps: &str) {
 
 /// The same with more options of the simulated camera.
 fn assert_equal_when_encoded(codec: Codec, size: Size, fps: &str, encoding: &[&str]) {
-    let _turn = alone();
+    let _turn = TURNS.take();
     let mut options = options(codec, size, fps);
     options.extend(encoding.iter().map(|option| (*option).to_owned()));
     let (shm, sim) = (Shm::new(), start(&options));
@@ -308,40 +291,50 @@ struct Change {
     after: Frame,
 }
 
-/// Reads on one handle across the change; every frame on the way must be whole and in order.
-fn read_across(ring: &Ring, old: Size, new: Size) -> Change {
+/// Reads on one handle across the change, from a frame of the old size on; every frame on the way must be whole and in order.
+fn read_across(ring: &Ring, mut before: Frame, old: Size, new: Size) -> Change {
     let mut pixels = Vec::new();
-    let mut before: Option<Frame> = None;
     let deadline = Instant::now() + PATIENCE;
     loop {
         assert!(Instant::now() < deadline, "no frame of {new} came");
         let frame = ring.next(&mut pixels, Some(PATIENCE)).unwrap();
         let number = stamp_of(&frame, &pixels).number;
-        if let Some(before) = &before {
-            assert!(frame.meta.seq > before.meta.seq, "frame {} after {}", frame.meta.seq, before.meta.seq);
-            assert_eq!(frame.meta.writer_epoch, before.meta.writer_epoch, "painted {number}: a restart");
-        }
-        let geometry = &frame.meta.geometry;
-        let size = Size::new(geometry.width, geometry.height);
+        assert!(frame.meta.seq > before.meta.seq, "frame {} after {}", frame.meta.seq, before.meta.seq);
+        assert_eq!(frame.meta.writer_epoch, before.meta.writer_epoch, "painted {number}: a restart");
+        let (geometry, size) = (&frame.meta.geometry, size_of(&frame));
         assert!(size == old || size == new, "a frame of {size}");
         assert_eq!(geometry.plane_strides[0], size.width * 3);
-        match before {
-            Some(before) if size == new => return Change { before, after: frame },
-            _ => before = Some(frame),
+        if size == new {
+            return Change { before, after: frame };
         }
+        before = frame;
     }
 }
 
+fn size_of(frame: &Frame) -> Size {
+    Size::new(frame.meta.geometry.width, frame.meta.geometry.height)
+}
+
 /// A camera that changes its size in the middle of a session, and a reader that was there before.
-fn follow_a_change(old: Size, new: Size, between: impl FnOnce(&Shm, &Ring)) -> Change {
+fn follow_a_change(old: Size, new: Size, mut between: impl FnMut(&Shm, &Ring)) -> Change {
     let (from, to) = (old.to_string(), new.to_string());
-    let (shm, sim) =
-        (Shm::new(), Sim::spawn(&["--size", &from, "--fps", "10", "--switch-size", &to, "--switch-after", "2s"]));
-    let _daemon = Daemon::spawn(&shm, "cam", &sim.url);
-    let ring = shm.attach("cam");
-    ring.next(&mut Vec::new(), Some(PATIENCE)).unwrap();
-    between(&shm, &ring);
-    let change = read_across(&ring, old, new);
+    // A busy machine may not have shown the first picture when the camera changes already; then it is to change later.
+    for after in ["2s", "6s", "20s"] {
+        let options = ["--size", &from, "--fps", "10", "--switch-size", &to, "--switch-after", after];
+        let (shm, sim) = (Shm::new(), Sim::spawn(&options));
+        let _daemon = Daemon::spawn(&shm, "cam", &sim.url);
+        let ring = shm.attach("cam");
+        let first = ring.next(&mut Vec::new(), Some(PATIENCE)).unwrap();
+        if size_of(&first) == old {
+            between(&shm, &ring);
+            return check_change(&shm, &ring, read_across(&ring, first, old, new));
+        }
+    }
+    panic!("no frame of {old} was seen");
+}
+
+fn check_change(shm: &Shm, ring: &Ring, change: Change) -> Change {
+    let new = size_of(&change.after);
     let (before, after) = (&change.before.meta, &change.after.meta);
     assert_eq!(after.geometry_epoch, before.geometry_epoch + 1);
     // A reader on a busy machine may miss the very frame that carries the flag.
@@ -361,7 +354,7 @@ fn follow_a_change(old: Size, new: Size, between: impl FnOnce(&Shm, &Ring)) -> C
 
 #[test]
 fn a_reader_follows_a_change_to_a_larger_size() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     let mut old_file = None;
     let mut picture = Vec::new();
     let mut painted = None;
@@ -382,7 +375,7 @@ fn a_reader_follows_a_change_to_a_larger_size() {
 
 #[test]
 fn a_change_to_a_smaller_size_stays_in_the_ring() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     let change = follow_a_change(Size::new(1920, 1080), Size::new(640, 360), |_, _| {});
     assert_eq!(change.before.generation, change.after.generation);
     assert_ne!(change.after.generation, Generation::default());
@@ -433,7 +426,7 @@ fn assert_bars_of(frame: &Frame, pixels: &[u8], tolerance: u8, what: &str) {
 
 #[test]
 fn colour_bars_have_their_documented_colours() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     assert_bars(Codec::Mjpeg, Size::new(1920, 1080));
     assert_bars(Codec::H264, Size::new(1024, 576));
     assert_bars(Codec::H264, Size::new(1920, 1080));
@@ -451,7 +444,7 @@ fn with_configured(camera: &str, check: impl FnOnce(&Ring)) {
 
 #[test]
 fn a_test_source_is_live_and_marked_synthetic() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     let camera = "[camera.cam]\ntest = { pattern = \"smpte\", size = \"640x360\", fps = 10 }\n";
     with_configured(camera, |ring| {
         let mut pixels = Vec::new();
@@ -470,7 +463,7 @@ fn a_test_source_is_live_and_marked_synthetic() {
 
 #[test]
 fn a_file_plays_in_a_loop_and_is_marked_synthetic() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     const PICTURES: u64 = 15;
     let folder = tempfile::tempdir().unwrap();
     let clip = folder.path().join("clip.mkv");
@@ -657,7 +650,7 @@ const PEM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/test-camera.p
 
 #[test]
 fn every_codec_and_size_has_its_pictures_and_colours_over_every_transport() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     let cable = Net::new().and_then(|camera| camera.beside().map(|there| [camera, there]));
     for row in rows_of_this_part() {
         let is_here = |column: &&Column| **column != Column::Multicast || cable.is_some();
@@ -684,7 +677,7 @@ fn every_codec_and_size_has_its_pictures_and_colours_over_every_transport() {
 
 #[test]
 fn interlaced_pictures_are_flagged_or_made_whole_as_asked_for() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     let sim = start(&["--interlaced", "--size", "640x360", "--fps", "15"]);
     for method in ["off", "linear", "yadif"] {
         let camera = format!("[camera.cam]\nurl = \"{}\"\ndeinterlace = \"{method}\"\n", sim.url);
@@ -731,7 +724,7 @@ fn at_most_vga(sim: &Sim, more: &str) -> String {
 
 #[test]
 fn a_larger_picture_is_scaled_down_to_max_size_and_says_so() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     // Planes of 8 bits are scaled before they are converted, others while they are.
     let cases: [&[&str]; 4] = [&[], &["--depth", "10"], &["--chroma", "444"], &["--codec", "mjpeg"]];
     for encoding in cases {
@@ -750,7 +743,7 @@ fn a_larger_picture_is_scaled_down_to_max_size_and_says_so() {
 
 #[test]
 fn a_ring_with_max_size_keeps_its_generation_when_the_camera_sends_more() {
-    let _turn = alone();
+    let _turn = TURNS.take();
     let sim = start(&[
         "--size",
         "640x360",

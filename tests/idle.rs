@@ -98,7 +98,7 @@ impl Scene {
 #[test]
 fn a_parked_camera_costs_less_than_half_and_its_first_reader_gets_a_fresh_frame() {
     let scene = Scene::new("park");
-    let window = Duration::from_secs(amount(5, 30));
+    let window = Duration::from_secs(amount(3, 30));
     let seq = scene.settled();
     let parked = scene.cpu_ms(window);
     assert_eq!(scene.ring.status().seq, seq, "nothing is published");

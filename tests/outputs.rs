@@ -5,7 +5,6 @@ mod system;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use camring::sim::stamp::{self, Stamp};
@@ -15,13 +14,11 @@ use camring_ring::{
 };
 use rustix::process::Signal;
 use system::reader::{Reader, Seen, Way};
+use system::turns::{Turn, Turns};
 use system::{Daemon, PATIENCE, Shm, Sim, amount, camring, ended, measured, stamp_of, until};
 
-/// One camera at a time: an encoder and a decoder already fill a small machine.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
+/// Two cameras at a time: what they wait for, reloads, outages and rates, takes more time than they work.
+static TURNS: Turns = Turns::of(2);
 
 const SMALL: [&str; 6] = ["--size", "640x360", "--fps", "10", "--gop", "200ms"];
 const MODEL: &str =
@@ -33,12 +30,12 @@ struct Scene {
     shm: Shm,
     file: PathBuf,
     _folder: tempfile::TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 impl Scene {
     fn new(text: &str) -> Self {
-        let (turn, shm, folder) = (alone(), Shm::new(), tempfile::tempdir().unwrap());
+        let (turn, shm, folder) = (TURNS.take(), Shm::new(), tempfile::tempdir().unwrap());
         let file = folder.path().join("camring.toml");
         std::fs::write(&file, text).unwrap();
         let daemon = Daemon::spawn_config(&shm, "cam", &file);

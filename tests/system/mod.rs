@@ -7,6 +7,7 @@ pub mod join;
 pub mod net;
 pub mod proxy;
 pub mod reader;
+pub mod turns;
 pub mod web;
 
 use std::io::{BufRead, BufReader, Write};
