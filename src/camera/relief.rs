@@ -222,7 +222,7 @@ impl Camera {
 
     /// A relief has failed: the session at work goes on, unless a reload wants it replaced.
     fn give_up(&mut self, mut relief: Relief, ending: Ending, current: u32) -> Option<Close> {
-        self.turn.give(current);
+        self.turn.give_back(current);
         let source = relief.attempt.spare.take().filter(|_| relief.purpose == Purpose::Renew);
         self.retire(relief.attempt, self.clock.now());
         match source {
@@ -267,7 +267,7 @@ impl Camera {
     /// Gives the relief up without judging the camera by it, because the session at work ends for another reason.
     pub(super) fn dismiss_relief(&mut self, attempt: &Attempt) {
         if let Some(relief) = self.relief.take() {
-            self.turn.give(attempt.number);
+            self.turn.give_back(attempt.number);
             self.retire(relief.attempt, self.clock.now());
         }
     }

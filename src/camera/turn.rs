@@ -100,19 +100,19 @@ impl Turn {
     /// The sink of one session, and what can be seen of its pictures.
     pub(crate) fn berth(self: &Arc<Self>, session: u32) -> (Box<dyn FrameSink>, Arc<Glimpse>) {
         let glimpse = Arc::new(Glimpse { good: AtomicU64::new(0), offset_ns: AtomicI64::new(NO_OFFSET) });
-        let berth = Berth {
-            turn: Arc::clone(self),
-            session,
-            glimpse: Arc::clone(&glimpse),
-            pts_ns: None,
-            joining: false,
-            missed: 0,
-        };
+        let berth = Berth { turn: Arc::clone(self), session, glimpse: Arc::clone(&glimpse), pts_ns: None, missed: 0 };
         (Box::new(berth), glimpse)
     }
 
-    /// Gives the turn to a session, whatever it shows.
+    /// Gives the turn to a session that begins when no other runs. The camera's clock may be another one by now: its pictures
+    /// are newer than the last one by their arrival.
     pub(crate) fn give(&self, session: u32) {
+        self.by_camera_time.store(false, Relaxed);
+        self.give_back(session);
+    }
+
+    /// Gives the turn to a session beside which another was begun, wherever it is; goes on behind the last picture shown.
+    pub(crate) fn give_back(&self, session: u32) {
         self.heir.store(0, SeqCst);
         self.whose.store(held(session), SeqCst);
     }
@@ -213,8 +213,6 @@ struct Berth {
     session: u32,
     glimpse: Arc<Glimpse>,
     pts_ns: Option<i64>,
-    /// Taking over: pictures are compared with the last one of the session before.
-    joining: bool,
     /// Pictures that found the sink in other hands.
     missed: u32,
 }
@@ -228,7 +226,6 @@ impl FrameSink for Berth {
             whose if whose == offered(self.session) => {
                 let taken = self.turn.whose.compare_exchange(whose, held(self.session), SeqCst, SeqCst);
                 if taken.is_ok() {
-                    self.joining = true;
                     self.publish(frame, half_ns);
                 }
             }
@@ -266,11 +263,10 @@ impl Berth {
             return;
         };
         let place = taken.place();
-        if self.joining && place.last.is_some_and(|last| !self.turn.is_newer(&frame.timing, &last, half_ns)) {
-            return;
-        }
-        self.joining = false;
         if place.session != self.session {
+            if place.last.is_some_and(|last| !self.turn.is_newer(&frame.timing, &last, half_ns)) {
+                return;
+            }
             place.session = self.session;
             place.sink.session(self.session);
         }
@@ -408,6 +404,21 @@ mod tests {
         show(&mut *second, 2, 0, false);
         show(&mut *first, 3, 0, false);
         assert_eq!(*book.0.lock().unwrap(), [(1, 0), (2, 2)]);
+    }
+
+    #[test]
+    fn a_session_that_gets_its_turn_back_goes_on_behind_what_the_other_has_shown() {
+        let (turn, book) = turn();
+        let ((mut first, _), (mut second, _)) = (turn.berth(1), turn.berth(2));
+        turn.give(1);
+        (0..3).for_each(|number| show(&mut *first, number, 0, false));
+        turn.name_heir(2, false);
+        turn.offer(2);
+        (3..6).for_each(|number| show(&mut *second, number, 0, false));
+        turn.give_back(1);
+        // It is two pictures behind, because its connection is the slower one.
+        (4..8).for_each(|number| show(&mut *first, number, 0, false));
+        assert_eq!(*book.0.lock().unwrap(), [(1, 0), (1, 1), (1, 2), (2, 3), (2, 4), (2, 5), (1, 6), (1, 7)]);
     }
 
     #[test]
