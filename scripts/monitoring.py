@@ -1,10 +1,11 @@
 """A real Prometheus beside a real `camring serve`: alerts fire with the scrape after a fault and clear after it.
 
-    monitoring.py CAMRING
+    monitoring.py CAMRING [--own-mounts]
 
 Starts a simulated camera, its daemon, the server and Prometheus (one scrape a second), stalls the camera, kills the
-daemon, and asks Prometheus what it thinks. Also runs every query of the dashboard. Standard library only; exits 1 with
-the first thing that is not as promised.
+daemon, gives a camera a wrong password, fills the mount (with --own-mounts, in a mount namespace of its own), and asks
+Prometheus what it thinks. Also runs every query of the dashboard. Standard library only; exits 1 with the first thing
+that is not as promised.
 """
 
 import contextlib
@@ -65,21 +66,24 @@ class Prometheus:
         except OSError:
             return None
 
-    def alerts(self) -> set[tuple[str, str]]:
-        """Firing alerts and their cameras."""
+    def alerts(self, state: str = "firing") -> set[tuple[str, str]]:
+        """Firing alerts, or those that wait for their `for`, and their cameras."""
         found = (self.get("alerts") or {}).get("alerts", [])
-        return {(a["labels"]["alertname"], a["labels"].get("camera", "")) for a in found if a["state"] == "firing"}
+        return {(a["labels"]["alertname"], a["labels"].get("camera", "")) for a in found if a["state"] == state}
 
     def value(self, query: str):
         result = (self.get("query", query=query) or {}).get("result", [])
         return float(result[0]["value"][1]) if result else None
 
 
-def main(camring: str) -> None:
+def main(camring: str, own_mounts: bool) -> None:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         shm = Path(tempfile.mkdtemp(prefix="camring-monitoring-", dir="/dev/shm"))
         stack.callback(shutil.rmtree, shm, ignore_errors=True)
+        if own_mounts:
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(shm)], check=True)
+            stack.callback(subprocess.run, ["umount", "-l", str(shm)], check=True)
 
         def start(name: str, *command: str, **options) -> subprocess.Popen:
             log = stack.enter_context(open(folder / f"{name}.log", "w"))
@@ -89,11 +93,27 @@ def main(camring: str) -> None:
             stack.callback(process.kill)
             return process
 
-        sim = start("sim", camring, "sim", "--listen", "127.0.0.1:0", "--size", "640x360", stdout=subprocess.PIPE, text=True)
-        url = sim.stdout.readline().strip()
+        def camera(name: str, *options: str) -> tuple[subprocess.Popen, str]:
+            command = (camring, "sim", "--listen", "127.0.0.1:0", *options)
+            sim = start(name, *command, stdout=subprocess.PIPE, text=True)
+            return sim, sim.stdout.readline().strip()
+
+        def capture(name: str) -> subprocess.Popen:
+            return start(f"{name}-daemon", camring, "run", name, "--config", str(config), "--shm-dir", str(shm))
+
+        sim, url = camera("sim", "--size", "640x360")
+        _, large = camera("large", "--size", "1280x720", "--fps", "5")
+        secret = folder / "secret"
+        secret.write_text("the-right-one\n")
+        secret.chmod(0o600)
+        _, locked = camera("locked", "--auth", "digest", "--user", "viewer", "--password-file", str(secret))
         config = folder / "camring.toml"
-        config.write_text(f'[camera.cam]\nurl = "{url}"\n[camera.never]\nurl = "{url}"\n')
-        daemon = start("daemon", camring, "run", "cam", "--config", str(config), "--shm-dir", str(shm))
+        config.touch(0o600)
+        config.write_text(
+            f'[camera.cam]\nurl = "{url}"\n[camera.never]\nurl = "{url}"\n[camera.large]\nurl = "{large}"\n'
+            f'[camera.locked]\nurl = "{locked}"\nuser = "viewer"\npassword = "not-that-one"\n'
+        )
+        daemon = capture("cam")
         port, own = free_port(), free_port()
         start("serve", camring, "serve", "--listen", f"127.0.0.1:{port}", "--config", str(config), "--shm-dir", str(shm))
 
@@ -108,7 +128,26 @@ def main(camring: str) -> None:
             "prometheus", "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address=127.0.0.1:{own}", "--log.level=warn",
         )
-        judge(Prometheus(own), sim, daemon)
+        prometheus = Prometheus(own)
+        judge(prometheus, sim, daemon)
+        capture("locked")
+        needs = ("CamringNeedsOperator", "locked")
+        _, after = until("the wrong password fires", lambda: needs in prometheus.alerts())
+        print(f"a wrong password fired {after:.1f} s after its daemon began")
+        if own_mounts:
+            fill(prometheus, shm, lambda: capture("large"))
+        print("ok")
+
+
+def fill(prometheus: Prometheus, shm: Path, capture) -> None:
+    """Leaves no room on the mount for a camera that then begins."""
+    (shm / "other").write_bytes(bytes(53 << 20))
+    full, needs = ("CamringMountFull", ""), ("CamringNeedsOperator", "large")
+    _, after = until("the full mount is pending", lambda: full in prometheus.alerts("pending"))
+    print(f"a full mount was pending after {after:.1f} s; the rule waits a minute")
+    capture()
+    _, after = until("the camera without room fires", lambda: needs in prometheus.alerts())
+    print(f"a camera without room fired {after:.1f} s after its daemon began")
 
 
 def judge(prometheus: Prometheus, sim: subprocess.Popen, daemon: subprocess.Popen) -> None:
@@ -133,12 +172,16 @@ def judge(prometheus: Prometheus, sim: subprocess.Popen, daemon: subprocess.Pope
     print(f"it cleared {after:.1f} s after the camera came back")
 
     daemon.kill()
-    _, after = until("the death fires", lambda: dead in prometheus.alerts())
+    _, after = until("the death is pending", lambda: dead in prometheus.alerts("pending"))
+    print(f"a killed daemon was pending after {after:.1f} s")
+    if after > 5:
+        sys.exit(f"it took {after:.1f} s, expected a scrape and an evaluation of {SCRAPE_S} s each")
+    _, more = until("the death fires", lambda: dead in prometheus.alerts())
+    after += more
     print(f"a killed daemon fired after {after:.1f} s, of which the rule waits 5")
     if after > 15:
         sys.exit(f"the alert took {after:.1f} s")
-    print("ok")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], "--own-mounts" in sys.argv[2:])

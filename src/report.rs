@@ -203,20 +203,24 @@ impl RingReport {
         words
     }
 
-    /// How much the state asks of somebody.
+    /// How much a person should care; the colour of every listing and of the page.
     #[must_use]
-    pub fn mood(&self) -> Mood {
-        let calm = matches!(self.state, State::Live | State::Parked | State::Stopped);
-        let at_fault = self.state == State::Error || self.offline || self.error.is_some();
-        let dead = !self.writer_alive && self.state != State::Stopped;
-        match (at_fault || dead, calm && (!self.stale || self.state == State::Stopped)) {
-            (true, _) => Mood::Bad,
-            (false, true) => Mood::Calm,
-            (false, false) => Mood::Uneasy,
+    pub fn grade(&self) -> Grade {
+        let is_calm = matches!(self.state, State::Live | State::Parked);
+        let is_stuck = self.state == State::Error || (!is_calm && needs_person(self.reason));
+        if self.state == State::Stopped {
+            Grade::Off
+        } else if self.liveness != Liveness::Alive || is_stuck || self.offline || self.error.is_some() {
+            Grade::Broken
+        } else if is_calm && (!self.stale || self.state == State::Parked) {
+            Grade::Fine
+        } else {
+            Grade::Waiting
         }
     }
 
-    /// Why it is in its state and what comes next: `no_packets, try 3, next in 2 s`; empty when there is nothing to say.
+    /// Why it is in its state, what comes next, and what to do about a daemon that is gone: `no_packets, try 3, next in
+    /// 2 s`; empty when there is nothing to say.
     #[must_use]
     pub fn note(&self) -> String {
         let mut parts = Vec::new();
@@ -230,6 +234,12 @@ impl RingReport {
             parts.push(format!("next in {}", Span(wait)));
         }
         parts.extend(self.error.clone());
+        match self.liveness {
+            _ if self.state == State::Stopped => {}
+            Liveness::Alive => {}
+            Liveness::Gone => parts.push(format!("its daemon is not running: {}", start(&self.name))),
+            Liveness::Hung => parts.push("its daemon gives no sign of life".to_owned()),
+        }
         parts.join(", ")
     }
 
@@ -255,15 +265,54 @@ impl RingReport {
     }
 }
 
-/// How much a ring's state asks of somebody; the colour of every listing.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Mood {
-    /// Nothing: green.
-    Calm,
-    /// It may pass: yellow.
-    Uneasy,
-    /// Somebody must look: red.
-    Bad,
+/// How much a person should care.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Grade {
+    /// It will not get better by itself, or has not for a minute: red.
+    Broken,
+    /// Something is missing and the daemon is at it: yellow.
+    Waiting,
+    /// Frames come, or do not on purpose: green.
+    Fine,
+    /// The operator has stopped it: grey.
+    Off,
+}
+
+impl Grade {
+    /// The word for it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Fine => "fine",
+            Self::Waiting => "waiting",
+            Self::Broken => "broken",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Whether trying again does not cure it, which the daemon does all the same. The alert rules name the same reasons.
+#[must_use]
+pub const fn needs_person(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::Auth
+            | Reason::NotFound
+            | Reason::NotRtsp
+            | Reason::NoVideo
+            | Reason::UnsupportedCodec
+            | Reason::Tls
+            | Reason::NoRoom
+            | Reason::NameTaken
+            | Reason::FrameTooLarge
+            | Reason::Config
+    )
+}
+
+/// What starts the daemon of a ring, which may be one of several outputs of a camera.
+#[must_use]
+pub fn start(ring: &str) -> String {
+    format!("start camring@{}", ring.split('.').next().unwrap_or(ring))
 }
 
 /// The age of a frame, milliseconds; see [`age_ns`].
@@ -306,10 +355,16 @@ impl fmt::Display for Span {
     }
 }
 
-/// A handle that has just been attached has not seen the heartbeat stand still, so the clock must tell.
+/// A handle that has just been attached has not seen the heartbeat stand still, so the clock must tell. A daemon that
+/// has just taken a ring over has said its state before its first heartbeat, and is not hung because its predecessor was.
 fn judged(liveness: Liveness, status: &Status, now: i64) -> Liveness {
-    let silent = now.saturating_sub(status.heartbeat_mono_ns.cast_signed());
-    if liveness == Liveness::Alive && silent > HEARTBEAT_LATE_NS { Liveness::Hung } else { liveness }
+    let is_late = |sign: u64| now.saturating_sub(sign.cast_signed()) > HEARTBEAT_LATE_NS;
+    match (liveness, is_late(status.state_since_mono_ns)) {
+        (Liveness::Gone, _) => Liveness::Gone,
+        (_, false) => Liveness::Alive,
+        (Liveness::Alive, true) if is_late(status.heartbeat_mono_ns) => Liveness::Hung,
+        (liveness, true) => liveness,
+    }
 }
 
 fn next_retry(status: &Status, now: i64) -> Option<f64> {
@@ -424,6 +479,32 @@ mod tests {
     }
 
     #[test]
+    fn the_grade_asks_for_a_person_when_the_daemon_is_no_more_or_cannot_cure_it() {
+        let (_folder, _writer, ring) = ring(1);
+        let of = |state, reason, liveness, stale| {
+            let mut report = RingReport::observe(&ring, "front");
+            (report.state, report.reason, report.liveness, report.stale) = (state, reason, liveness, stale);
+            report.writer_alive = liveness != Liveness::Gone;
+            (report.grade(), report.note())
+        };
+        let grade = |state, reason, liveness, stale| of(state, reason, liveness, stale).0;
+        use Liveness::{Alive, Gone, Hung};
+        assert_eq!(grade(State::Live, Reason::None, Alive, false), Grade::Fine);
+        assert_eq!(grade(State::Live, Reason::None, Alive, true), Grade::Waiting);
+        assert_eq!(grade(State::Parked, Reason::None, Alive, true), Grade::Fine, "it rests on purpose");
+        assert_eq!(grade(State::Reconnecting, Reason::NoPackets, Alive, true), Grade::Waiting);
+        assert_eq!(grade(State::Connecting, Reason::Auth, Alive, false), Grade::Broken, "trying again cures nothing");
+        assert_eq!(grade(State::Live, Reason::Auth, Alive, false), Grade::Fine, "it was cured");
+        assert_eq!(grade(State::Error, Reason::Internal, Alive, false), Grade::Broken);
+        assert_eq!(grade(State::Stopped, Reason::Operator, Gone, true), Grade::Off);
+        let dead = of(State::Live, Reason::None, Gone, true);
+        assert_eq!(dead, (Grade::Broken, "its daemon is not running: start camring@front".into()));
+        let hung = of(State::Live, Reason::None, Hung, true);
+        assert_eq!(hung, (Grade::Broken, "its daemon gives no sign of life".into()));
+        assert_eq!(of(State::Stopped, Reason::Operator, Gone, true).1, "operator");
+    }
+
+    #[test]
     fn a_daemon_that_has_just_started_is_not_offline_because_of_old_frames() {
         let (_folder, writer, ring) = ring(1);
         writer.status().set_state(State::Reconnecting, Reason::None, 1, None);
@@ -431,6 +512,23 @@ mod tests {
         status.last_publish_mono_ns = 1;
         status.process_start_real_ns = (real_ns() - 1_000_000_000).cast_unsigned();
         assert!(!RingReport::new(&ring, "front", &status).offline);
+    }
+
+    #[test]
+    fn a_daemon_that_has_said_its_state_within_a_second_is_not_hung_because_of_the_heartbeat_before_it() {
+        let (_folder, _writer, ring) = ring(1);
+        let mut status = ring.status();
+        let now = mono_ns();
+        let second = |ago: i64| (now - ago * 1_000_000_000).cast_unsigned();
+        (status.heartbeat_mono_ns, status.state_since_mono_ns) = (second(9), second(0));
+        assert_eq!(judged(Liveness::Alive, &status, now), Liveness::Alive);
+        assert_eq!(judged(Liveness::Hung, &status, now), Liveness::Alive);
+        assert_eq!(judged(Liveness::Gone, &status, now), Liveness::Gone);
+        status.state_since_mono_ns = second(8);
+        assert_eq!(judged(Liveness::Alive, &status, now), Liveness::Hung);
+        status.heartbeat_mono_ns = second(0);
+        assert_eq!(judged(Liveness::Alive, &status, now), Liveness::Alive);
+        assert_eq!(judged(Liveness::Hung, &status, now), Liveness::Hung, "it was seen to stand still");
     }
 
     #[test]

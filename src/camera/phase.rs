@@ -98,5 +98,8 @@ mod tests {
             assert_eq!(state_word(Phase::Backoff, reason, Past::HadFrames), State::Error);
         }
         assert_eq!(state_word(Phase::Backoff, Reason::Auth, Past::HadFrames), State::Reconnecting);
+        for reason in Reason::ALL.iter().filter(|reason| needs_operator(**reason)) {
+            assert!(crate::report::needs_person(*reason), "whoever watches says so as well: {reason}");
+        }
     }
 }

@@ -3,13 +3,13 @@
 //! The keys of `--json` are those of [`RingReport`](crate::report::RingReport); the output is one array.
 
 use camring_ring::{ShmDir, rings};
-use comfy_table::{Cell, Color, ContentArrangement, Table};
+use comfy_table::{Cell, ContentArrangement, Table};
 
 use super::Global;
-use super::output::{Reading, emit_json, emit_line, mount_failure, use_colour};
+use super::output::{Reading, emit_json, emit_line, grade_colour, mount_failure, use_colour};
 use crate::exit::Failure;
 use crate::listing::{self, Line};
-use crate::report::{Mood, RingReport};
+use crate::report::{Grade, RingReport};
 use camring_ring::mebibytes;
 
 /// List the rings on this machine: state, size, frame rate, age of the newest frame, readers.
@@ -76,7 +76,7 @@ fn row(line: &Line) -> Vec<Cell> {
     match line {
         Line::Ring(report) => ring_row(report),
         Line::Unreadable(name, error) => {
-            let mut cells = vec![Cell::new(name), Cell::new("unreadable").fg(Color::Red)];
+            let mut cells = vec![Cell::new(name), Cell::new("unreadable").fg(grade_colour(Grade::Broken))];
             cells.extend(std::iter::repeat_with(|| Cell::new("-")).take(8));
             cells.push(Cell::new(error));
             cells
@@ -87,7 +87,7 @@ fn row(line: &Line) -> Vec<Cell> {
 fn ring_row(report: &RingReport) -> Vec<Cell> {
     let mut cells = vec![
         Cell::new(&report.name),
-        Cell::new(report.state_words()).fg(state_colour(report)),
+        Cell::new(report.state_words()).fg(grade_colour(report.grade())),
         Cell::new(report.size_text()),
         Cell::new(report.format_text()),
         Cell::new(report.slots),
@@ -102,12 +102,4 @@ fn ring_row(report: &RingReport) -> Vec<Cell> {
         cells.push(Cell::new(note));
     }
     cells
-}
-
-fn state_colour(report: &RingReport) -> Color {
-    match report.mood() {
-        Mood::Calm => Color::Green,
-        Mood::Uneasy => Color::Yellow,
-        Mood::Bad => Color::Red,
-    }
 }

@@ -12,10 +12,21 @@ use crossbeam_channel::Receiver;
 use super::Global;
 use crate::exit::{Exit, Failure};
 use crate::listing;
+use crate::report::Grade;
 use crate::shutdown::{self, Stop};
 
 /// Pause between two looks at a signal while something else is waited for.
 pub(super) const SLICE: Duration = Duration::from_millis(200);
+
+/// The colour of a state in a table.
+pub(super) const fn grade_colour(grade: Grade) -> comfy_table::Color {
+    match grade {
+        Grade::Fine => comfy_table::Color::Green,
+        Grade::Waiting => comfy_table::Color::Yellow,
+        Grade::Broken => comfy_table::Color::Red,
+        Grade::Off => comfy_table::Color::DarkGrey,
+    }
+}
 
 /// Options of every command that reads a ring.
 #[derive(Clone, Debug, clap::Args)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::Global;
 use super::output::{Reading, Wait, duration, emit_json, emit_line, read_failure};
 use crate::exit::{Exit, Failure};
-use crate::report::{Span, milliseconds};
+use crate::report::{Span, milliseconds, start};
 
 /// Wait until a fresh frame is there.
 ///
@@ -107,8 +107,7 @@ fn refused(args: &Args, wait: &Wait, status: &Status, writer_alive: bool, age_ms
         Some(age) => format!("the newest frame of ring \"{ring}\" is {} old", Span(age)),
         None => format!("ring \"{ring}\" has no frame yet"),
     };
-    let dead =
-        if writer_alive { String::new() } else { format!(" and its daemon is not running; start camring@{ring}") };
+    let dead = if writer_alive { String::new() } else { format!(" and its daemon is not running; {}", start(ring)) };
     let limit = Span(args.fresh.as_secs_f64() * 1000.0);
     let waited = Span(wait.waited_ms() as f64);
     let text = format!("{found} after waiting {waited}, expected at most {limit}; its camera is {state}{why}{dead}");

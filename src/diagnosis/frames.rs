@@ -47,7 +47,8 @@ fn loss(looks: &Looks) -> Option<Finding> {
 fn overload(looks: &Looks) -> Option<Finding> {
     let late = looks.grown("dropped_leaky") + looks.grown("dropped_overload");
     let by_state = looks.now.reason == Reason::Lag && looks.now.state == State::Degraded;
-    (late > 0 && !by_state).then(|| {
+    // What finds no room in the ring is no fault of the decoder.
+    (late > 0 && !by_state && looks.is_live()).then(|| {
         Finding::warn(
             "decoder_slow",
             format!("{late} pictures were dropped while we looked because decoding or conversion is too slow for this stream"),

@@ -32,9 +32,10 @@ use tokio::sync::watch;
 use crate::clock::{Clock, SystemClock};
 use crate::config::Switch;
 use crate::health::Health;
+use crate::report::Grade;
 use access::Gate;
 use route::Site;
-use scene::{Grade, Scene, Watcher};
+use scene::{Scene, Watcher};
 
 /// What the service manager's watchdog and status hear of us at least.
 const STATUS_EVERY: Duration = Duration::from_secs(1);

@@ -17,11 +17,11 @@ use super::metrics::{self, Clients, exposition};
 use super::page::Page;
 use super::pictures::{MAX_AGE, Picture, Pictures, Refusal, Wish, refused};
 use super::reply::{Body, Reply, add_header, json as json_reply, reply, sentence};
-use super::scene::{Entry, Found, Grade, Scene, Watcher};
+use super::scene::{Entry, Found, Scene, Watcher};
 use crate::config::Switch;
 use crate::details::Details;
 use crate::listing::{self, Line};
-use crate::report::age_ms;
+use crate::report::{Grade, age_ms};
 
 /// MJPEG streams at a time.
 pub const STREAMS_MAX: usize = 16;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use camring_ring::clock::mono_ns;
-use camring_ring::frame::{FrameMeta, Reason, State};
+use camring_ring::frame::{FrameMeta, State};
 use camring_ring::{
     AttachError, Liveness, OwnerPolicy, Ring, RingName, ShmDir, Status, free_bytes, rings, total_bytes,
 };
@@ -17,7 +17,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 
 use crate::listing;
-use crate::report::{RingReport, milliseconds};
+use crate::report::{Grade, RingReport, milliseconds, start};
 
 /// Time between two looks that nobody has asked for.
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -85,32 +85,6 @@ pub struct Sight {
     pub heartbeat_age_ns: Option<i64>,
 }
 
-/// How much a person should care.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Grade {
-    /// Frames come, or do not on purpose.
-    Fine,
-    /// Something is missing and the daemon is at it.
-    Waiting,
-    /// It will not get better by itself, or has not for a minute.
-    Broken,
-    /// The operator has stopped it.
-    Off,
-}
-
-impl Grade {
-    /// The word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Fine => "fine",
-            Self::Waiting => "waiting",
-            Self::Broken => "broken",
-            Self::Off => "off",
-        }
-    }
-}
-
 impl Sight {
     fn of(ring: &Ring, name: &str) -> Self {
         let status = ring.status();
@@ -124,39 +98,6 @@ impl Sight {
             status,
         }
     }
-
-    fn grade(&self) -> Grade {
-        let report = &self.report;
-        let is_calm = matches!(report.state, State::Live | State::Parked);
-        let is_dead = report.liveness != Liveness::Alive;
-        let is_stuck = report.state == State::Error || (!is_calm && needs_person(report.reason));
-        if report.state == State::Stopped {
-            Grade::Off
-        } else if is_dead || is_stuck || report.offline || report.error.is_some() {
-            Grade::Broken
-        } else if is_calm && (!report.stale || report.state == State::Parked) {
-            Grade::Fine
-        } else {
-            Grade::Waiting
-        }
-    }
-}
-
-/// Whether trying again does not cure it, which the daemon does all the same.
-fn needs_person(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::Auth
-            | Reason::NotFound
-            | Reason::NotRtsp
-            | Reason::NoVideo
-            | Reason::UnsupportedCodec
-            | Reason::Tls
-            | Reason::NoRoom
-            | Reason::NameTaken
-            | Reason::FrameTooLarge
-            | Reason::Config
-    )
 }
 
 fn clock_behind_ns(meta: &FrameMeta) -> Option<i64> {
@@ -182,7 +123,7 @@ impl Entry {
     #[must_use]
     pub fn grade(&self) -> Grade {
         match &self.found {
-            Found::Ring(sight) => sight.grade(),
+            Found::Ring(sight) => sight.report.grade(),
             Found::Unreadable(_) | Found::Absent => Grade::Broken,
         }
     }
@@ -200,20 +141,10 @@ impl Entry {
     /// Why, what comes next, and what to do; empty when there is nothing to say.
     #[must_use]
     pub fn note(&self) -> String {
-        let start = || format!("start camring@{}", self.name.split('.').next().unwrap_or(&self.name));
         match &self.found {
-            Found::Absent => format!("configured, but there is no ring: {}", start()),
+            Found::Absent => format!("configured, but there is no ring: {}", start(&self.name)),
             Found::Unreadable(error) => error.clone(),
-            Found::Ring(sight) => {
-                let mut parts = Vec::from([sight.report.note()]);
-                parts.retain(|part| !part.is_empty());
-                match (sight.report.state, sight.report.liveness) {
-                    (State::Stopped, _) | (_, Liveness::Alive) => {}
-                    (_, Liveness::Gone) => parts.push(format!("its daemon is not running: {}", start())),
-                    (_, Liveness::Hung) => parts.push("its daemon gives no sign of life".to_owned()),
-                }
-                parts.join("; ")
-            }
+            Found::Ring(sight) => sight.report.note(),
         }
     }
 
@@ -377,7 +308,7 @@ fn watch(
 
 #[cfg(test)]
 mod tests {
-    use camring_ring::{Writer, WriterOptions};
+    use camring_ring::{Reason, Writer, WriterOptions};
 
     use super::*;
 

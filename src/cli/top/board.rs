@@ -11,7 +11,7 @@ use crate::cli::Global;
 use crate::cli::output::{Reading, mount_failure};
 use crate::diagnosis::{Finding, Level, Looks, Sight, diagnose};
 use crate::exit::Failure;
-use crate::report::{Mood, RingReport, milliseconds};
+use crate::report::{Grade, RingReport, milliseconds};
 use crate::slots::{self, Holder, SlotLine};
 
 /// Counters of frames and pictures that did not reach readers, by fault of somebody.
@@ -48,8 +48,8 @@ impl Line {
         self.report.as_ref().map_or_else(|_| "unreadable".into(), RingReport::state_words)
     }
 
-    pub(super) fn mood(&self) -> Mood {
-        self.report.as_ref().map_or(Mood::Bad, RingReport::mood)
+    pub(super) fn grade(&self) -> Grade {
+        self.report.as_ref().map_or(Grade::Broken, RingReport::grade)
     }
 
     /// Why, as `list` has it.
@@ -161,14 +161,9 @@ impl Board {
     pub(super) fn sort(&mut self) {
         let number = |value: Option<f64>| (value.unwrap_or(-1.0) * 1000.0) as i64;
         let age = |line: &Line| number(line.report.as_ref().ok().and_then(|report| report.age_ms));
-        let worst = |line: &Line| match line.mood() {
-            Mood::Bad => 0,
-            Mood::Uneasy => 1,
-            Mood::Calm => 2,
-        };
         match self.order {
             Order::Name => self.lines.sort_by(|a, b| a.name.cmp(&b.name)),
-            Order::State => self.lines.sort_by_key(|line| (worst(line), line.name.clone())),
+            Order::State => self.lines.sort_by_key(|line| (line.grade(), line.name.clone())),
             Order::Age => self.lines.sort_by_key(|line| (-age(line), line.name.clone())),
             Order::Drops => self.lines.sort_by_key(|line| (std::cmp::Reverse(line.drops), line.name.clone())),
             Order::Cpu => self.lines.sort_by_key(|line| (-number(line.cpu_percent), line.name.clone())),

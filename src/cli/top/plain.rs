@@ -3,15 +3,14 @@
 use std::time::Instant;
 
 use camring_ring::mebibytes;
-use comfy_table::{Cell, Color, ContentArrangement, Table};
+use comfy_table::{Cell, ContentArrangement, Table};
 
 use super::Args;
 use super::board::{Board, Line};
 use super::view::{COLUMNS, cells};
 use crate::cli::Global;
-use crate::cli::output::{Listener, Wait, emit, use_colour};
+use crate::cli::output::{Listener, Wait, emit, grade_colour, use_colour};
 use crate::exit::Failure;
-use crate::report::Mood;
 
 /// Prints until it has done so often enough, nobody listens, or a signal comes.
 ///
@@ -52,10 +51,8 @@ fn table(lines: &[Line], colour: bool) -> String {
     }
     table.set_header(COLUMNS);
     for line in lines {
-        let row = cells(line).into_iter().enumerate().map(|(column, text)| match (column, line.mood()) {
-            (1, Mood::Calm) => Cell::new(text).fg(Color::Green),
-            (1, Mood::Uneasy) => Cell::new(text).fg(Color::Yellow),
-            (1, Mood::Bad) => Cell::new(text).fg(Color::Red),
+        let row = cells(line).into_iter().enumerate().map(|(column, text)| match column {
+            1 => Cell::new(text).fg(grade_colour(line.grade())),
             _ => Cell::new(text),
         });
         table.add_row(row);

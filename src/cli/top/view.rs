@@ -10,7 +10,7 @@ use ratatui::widgets::{Paragraph, Row, Table, TableState, Wrap};
 use super::board::{Board, Line, Opened};
 use super::plain::memory;
 use crate::diagnosis::Level;
-use crate::report::{Mood, RingReport, Span, milliseconds};
+use crate::report::{Grade, RingReport, Span, milliseconds};
 use crate::slots::{Holder, SlotState, by_slot};
 
 /// The table's heads; the last column is the note.
@@ -72,11 +72,12 @@ impl Shown {
         if self.colour { Style::default().fg(color) } else { Style::default() }
     }
 
-    fn of_mood(&self, mood: Mood) -> Style {
-        self.style(match mood {
-            Mood::Calm => Color::Green,
-            Mood::Uneasy => Color::Yellow,
-            Mood::Bad => Color::Red,
+    fn of_grade(&self, grade: Grade) -> Style {
+        self.style(match grade {
+            Grade::Fine => Color::Green,
+            Grade::Waiting => Color::Yellow,
+            Grade::Broken => Color::Red,
+            Grade::Off => Color::DarkGray,
         })
     }
 }
@@ -97,7 +98,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, board: &Board, opened: Option<&Opened>
 }
 
 fn title(board: &Board, opened: Option<&Opened>, shown: &Shown) -> String {
-    let bad = board.lines().iter().filter(|line| line.mood() == Mood::Bad).count();
+    let bad = board.lines().iter().filter(|line| line.grade() == Grade::Broken).count();
     let rings = board.lines().len();
     match (&shown.page, opened) {
         (Page::Ring(name), Some(opened)) => format!("camring top  {name}  {}", opened.line.state()),
@@ -120,7 +121,7 @@ fn all(frame: &mut Frame<'_>, area: Rect, board: &Board, shown: &mut Shown) -> &
         .collect();
     let styled = rows.iter().zip(board.lines()).map(|(row, line)| {
         let cell = |(column, text): (usize, &String)| {
-            let style = if column == 1 { shown.of_mood(line.mood()) } else { Style::default() };
+            let style = if column == 1 { shown.of_grade(line.grade()) } else { Style::default() };
             TextLine::styled(text.clone(), style)
         };
         Row::new(row.iter().enumerate().map(cell))
@@ -170,7 +171,7 @@ fn ring(frame: &mut Frame<'_>, area: Rect, opened: &Opened, shown: &mut Shown) -
 fn facts(opened: &Opened, shown: &Shown) -> Vec<TextLine<'static>> {
     let line = &opened.line;
     let mut lines = vec![TextLine::from(vec![
-        TextSpan::styled(line.state(), shown.of_mood(line.mood())),
+        TextSpan::styled(line.state(), shown.of_grade(line.grade())),
         TextSpan::raw(format!("  {}", line.note())),
     ])];
     let report = match &line.report {
