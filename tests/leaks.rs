@@ -215,6 +215,7 @@ impl Kind {
             (_, "session-timeout") => 1500,
             // Two request timeouts, of which the shortest is 500 ms.
             (_, "no-answer") => 1100,
+            (_, "no-tls") => 200,
             _ => 850,
         };
         let fit = if is_full() { (limit_s() - LOOKING_S) * 1000 / cycle_ms } else { 25_000 / cycle_ms };
@@ -494,7 +495,9 @@ fn no_kind_of_failure_costs_anything_however_often_it_happens() {
     let part = std::env::var("CAMRING_SOAK_PART").ok().and_then(|part| part.parse::<usize>().ok());
     if let Some(part) = part.filter(|_| is_full()) {
         let kind = KINDS[part - 1];
-        return costs_nothing(kind, kind.cycles(500));
+        // What TLS leaves in the heap lies so mixed that two looks are up to 0.4 MB apart, with 0.1 kB more in use each time:
+        // over 500 cycles that alone was 0.3 to 1.4 kB for each.
+        return costs_nothing(kind, kind.cycles(if kind.name == "no-tls" { 2000 } else { 500 }));
     }
     each(|kind| costs_nothing(kind, kind.cycles(10)));
 }
