@@ -32,6 +32,7 @@ pub mod details;
 pub mod diagnosis;
 pub mod exit;
 pub mod health;
+mod heap;
 pub mod journal;
 mod lane;
 pub mod limits;

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use camring_ring::process::{exit_now, settle_heap};
+use camring_ring::process::exit_now;
 use camring_ring::{Reason, ShmDir, StatusHandle};
 use crossbeam_channel::bounded;
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
@@ -19,6 +19,7 @@ use crate::clock::SystemClock;
 use crate::config::{self, Camera, Config, LoadOptions, LogFormat, LogSettings, MountRoom, SecretStore};
 use crate::exit::{Exit, Failure};
 use crate::health::Health;
+use crate::heap;
 use crate::limits;
 use crate::limits::memory::{self, MemoryLimit};
 use crate::log;
@@ -63,10 +64,10 @@ struct Job {
 ///
 /// 78 for a wrong configuration, 79 when the camera is served already, 73 without room, 77 without permission.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
+    heap::settle()?;
     if let Some(parent) = std::env::var_os(PARENT_VARIABLE) {
         end_with(&parent)?;
     }
-    settle_heap();
     limits::raise_open_files()?;
     let shm = ShmDir::new(&global.shm_dir);
     let job = job(args, &shm)?;

@@ -221,6 +221,9 @@ impl RtspSourceConfig {
 ///
 /// GStreamer cannot start; says why.
 fn init() -> Result<(), RetryReason> {
+    // GLib would keep up to eight threads of a session that is over for 15 s, each with a stack and a cache of its heap, and
+    // how many depends on how sessions overlap.
+    gst::glib::ThreadPool::set_max_unused_threads(Some(0));
     gst::init().map_err(|error| RetryReason {
         reason: Reason::Internal,
         class: RetryClass::Permanent,
