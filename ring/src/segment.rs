@@ -194,9 +194,8 @@ impl Mapping {
         }
     }
 
-    /// Makes huge pages of the payload; only before readers have it mapped. Returns whether the kernel did.
-    pub(crate) fn collapse(&self, offset: u64) -> bool {
-        let len = (self.len as u64).saturating_sub(offset);
+    /// Makes huge pages of a range; only before readers have it mapped. Returns whether the kernel did.
+    pub(crate) fn collapse(&self, offset: u64, len: u64) -> bool {
         let pointer = self.ptr(offset, len);
         // SAFETY: the range lies inside our mapping; MADV_COLLAPSE keeps its contents.
         unsafe { libc::madvise(pointer.as_ptr().cast(), len as usize, MADV_COLLAPSE) == 0 }
