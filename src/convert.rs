@@ -1,8 +1,8 @@
 //! A decoder's picture into packed rows or planes, straight into the slot: SIMD where there is a function for it.
 //!
-//! No allocation, no intermediate picture. I420 and NV12, which nearly every decoder gives, are for `matrix`; the others for
-//! the `yuv` crate with 13 fraction bits. At most 1 off the rounded exact value for legal input (the tests compare with
-//! `f64`). Chroma is repeated, not smoothed.
+//! No allocation, no intermediate picture. I420 and NV12, which nearly every decoder gives, are for `matrix`, which is exact to
+//! rounding and as fast as the `yuv` crate; the others are for that crate, with 13 fraction bits. At most 1 off the rounded
+//! exact value for legal input (the tests compare with `f64`). Chroma is repeated, not smoothed.
 
 use camring_ring::frame::{Color, Geometry, PixelFormat};
 use thiserror::Error;
@@ -90,7 +90,7 @@ pub(crate) fn is_fast(picture: &Picture<'_>, color: Color) -> bool {
 
 /// Writes a picture for which [`is_fast`] holds into rows that are `stride` bytes apart.
 ///
-/// `rows` begins with the first pixel and holds at least the last one.
+/// I420 and NV12 have no [`Order::Rgba`]: [`Matrix::floats`] needs no packed pixels. `rows` begins with the first pixel and holds at least the last one.
 pub(crate) fn packed(
     picture: &Picture<'_>,
     color: Color,
@@ -109,15 +109,9 @@ pub(crate) fn packed(
             reorder(picture, order, rows, stride);
             Ok(())
         }
-        SourceLayout::I420 | SourceLayout::Nv12 if order != Order::Rgba => {
-            let matrix = Matrix::of(color).ok_or_else(|| no_function(picture))?;
-            match picture.fields() {
-                None => matrix.packed(picture, order, rows, stride),
-                Some([top, bottom]) => {
-                    matrix.packed(&top, order, rows, stride * 2);
-                    matrix.packed(&bottom, order, &mut rows[stride..], stride * 2);
-                }
-            }
+        SourceLayout::I420 | SourceLayout::Nv12 => {
+            let matrix = Matrix::of(color).filter(|_| order != Order::Rgba).ok_or_else(|| no_function(picture))?;
+            matrix.packed(picture, order == Order::Bgr, rows, stride);
             Ok(())
         }
         _ => match picture.fields() {
@@ -194,7 +188,6 @@ fn yuv(
     stride: usize,
 ) -> Result<(), ConvertError> {
     match picture.layout {
-        SourceLayout::Nv12 => nv12(picture, colors, order, rows, stride),
         SourceLayout::P010 => p010(picture, colors, order, rows, stride),
         SourceLayout::Gray8 => gray(picture, colors, order, rows, stride),
         SourceLayout::I010 | SourceLayout::I210 => planar_of_ten_bits(picture, colors, order, rows, stride),
@@ -202,6 +195,7 @@ fn yuv(
     }
 }
 
+/// 4:2:2 and 4:4:4.
 fn planar(
     picture: &Picture<'_>,
     colors: Colors,
@@ -224,12 +218,9 @@ fn planar(
         (SourceLayout::I422, Order::Bgr) => yuv::yuv422_to_bgr,
         (SourceLayout::I422, Order::Rgb) => yuv::yuv422_to_rgb,
         (SourceLayout::I422, Order::Rgba) => yuv::yuv422_to_rgba,
-        (SourceLayout::I444, Order::Bgr) => yuv::yuv444_to_bgr,
-        (SourceLayout::I444, Order::Rgb) => yuv::yuv444_to_rgb,
-        (SourceLayout::I444, Order::Rgba) => yuv::yuv444_to_rgba,
-        (_, Order::Bgr) => yuv::yuv420_to_bgr,
-        (_, Order::Rgb) => yuv::yuv420_to_rgb,
-        (_, Order::Rgba) => yuv::yuv420_to_rgba,
+        (_, Order::Bgr) => yuv::yuv444_to_bgr,
+        (_, Order::Rgb) => yuv::yuv444_to_rgb,
+        (_, Order::Rgba) => yuv::yuv444_to_rgba,
     };
     Ok(function(&image, rows, stride as u32, colors.range, colors.matrix)?)
 }
@@ -261,30 +252,6 @@ fn planar_of_ten_bits(
         (_, Order::Rgba) => yuv::i010_to_rgba,
     };
     Ok(function(&image, rows, stride as u32, colors.range, colors.matrix)?)
-}
-
-fn nv12(
-    picture: &Picture<'_>,
-    colors: Colors,
-    order: Order,
-    rows: &mut [u8],
-    stride: usize,
-) -> Result<(), ConvertError> {
-    let [y, uv, _] = picture.planes;
-    let image = YuvBiPlanarImage {
-        y_plane: y.bytes,
-        y_stride: y.stride,
-        uv_plane: uv.bytes,
-        uv_stride: uv.stride,
-        width: picture.width,
-        height: picture.height,
-    };
-    let function = match order {
-        Order::Bgr => yuv::yuv_nv12_to_bgr,
-        Order::Rgb => yuv::yuv_nv12_to_rgb,
-        Order::Rgba => yuv::yuv_nv12_to_rgba,
-    };
-    Ok(function(&image, rows, stride as u32, colors.range, colors.matrix, YuvConversionMode::Balanced)?)
 }
 
 fn p010(
