@@ -3,8 +3,11 @@
 
 mod system;
 
+use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use camring::sim::stamp::Stamp;
@@ -115,4 +118,43 @@ fn a_reader_that_needs_400_ms_gets_fresh_frames() {
         "{} reads every 400 ms: age {median} ms median, {worst} ms worst; {skipped} skipped",
         ages_ms.len()
     ));
+}
+
+/// A daemon without a list of plugins, on a machine that needs `seconds` to begin to make one; how it is slow is told to
+/// `folder`, where `begun` is then.
+fn daemon_that_starts_slowly(shm: &Shm, url: &str, seconds: u32, folder: &Path) -> Daemon {
+    let find = Command::new("find").args(["/usr/lib", "/usr/libexec", "-name", "gst-plugin-scanner"]).output().unwrap();
+    let found = String::from_utf8(find.stdout).unwrap();
+    let scanner = found.lines().next().expect("GStreamer has a gst-plugin-scanner");
+    let (slow, config) = (folder.join("scanner"), folder.join("camring.toml"));
+    let text = format!("#!/bin/sh\ntouch {}\nsleep {seconds}\nexec {scanner} \"$@\"\n", folder.join("begun").display());
+    fs::write(&slow, text).unwrap();
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755)).unwrap();
+    let limits = "reconnect.connect_timeout = \"2s\"\nreconnect.request_timeout = \"1s\"\n";
+    fs::write(&config, format!("[camera.cam]\nurl = \"{url}\"\n{limits}")).unwrap();
+    let mut command = camring();
+    command.args(["run", "cam", "--config", config.to_str().unwrap(), "--shm-dir"]).arg(shm.path());
+    command.env("GST_PLUGIN_SCANNER", &slow).env("GST_REGISTRY", folder.join("registry"));
+    Daemon::spawn_command(command, None)
+}
+
+#[test]
+fn the_first_start_on_a_slow_machine_takes_its_time_and_is_not_given_up() {
+    let (shm, sim, folder) = (Shm::new(), Sim::spawn(&["--size", "320x240"]), tempfile::tempdir().unwrap());
+    // Longer than a session may take to connect (2 s) and to end after that (3 s).
+    let daemon = daemon_that_starts_slowly(&shm, &sim.url, 8, folder.path());
+    let ring = shm.attach("cam");
+    ring.next(&mut Vec::new(), Some(PATIENCE)).unwrap();
+    assert_eq!(ring.status().writer_pid, daemon.process.pid(), "{}", daemon.log());
+}
+
+#[test]
+fn a_stop_during_a_slow_first_start_is_not_put_off() {
+    let (shm, folder) = (Shm::new(), tempfile::tempdir().unwrap());
+    let mut daemon = daemon_that_starts_slowly(&shm, "rtsp://127.0.0.1:9/none", 60, folder.path());
+    until("plugins are looked for", || folder.path().join("begun").exists());
+    let asked = Instant::now();
+    daemon.process.signal(Signal::TERM);
+    assert_eq!(daemon.process.wait().code(), Some(0), "{}", daemon.log());
+    assert!(asked.elapsed() < Duration::from_secs(30), "it waited for the plugins");
 }

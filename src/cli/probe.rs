@@ -44,7 +44,7 @@ use crate::config::words::Word;
 use crate::config::{Access, Camera, SecretStore, Transport};
 use crate::exit::{Exit, Failure};
 use crate::log;
-use crate::pipeline::Tap;
+use crate::pipeline::{self, Tap};
 use crate::source::RetryReason;
 use facts::Facts;
 use onlooker::Watching;
@@ -120,6 +120,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 fn watch(args: &Args, camera: &Camera, access: Option<Access>) -> Result<(Found, Arc<Watching>), RetryReason> {
+    pipeline::init()?;
     let tap = Arc::new(Tap::default());
     let progress = Progress::spinner("connecting");
     let watching = Arc::new(Watching::new(args.watch, tap.clone(), progress));

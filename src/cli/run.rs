@@ -3,10 +3,11 @@
 use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use camring_ring::process::exit_now;
 use camring_ring::{Reason, ShmDir, StatusHandle};
-use crossbeam_channel::bounded;
+use crossbeam_channel::{Receiver, bounded, select};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use crate::assemble;
@@ -23,10 +24,11 @@ use crate::heap;
 use crate::limits;
 use crate::limits::memory::{self, MemoryLimit};
 use crate::log;
+use crate::pipeline;
 use crate::publish::Publisher;
 use crate::reload::{self, Reloader};
 use crate::rings::Rings;
-use crate::shutdown;
+use crate::shutdown::{self, Stop};
 use crate::up::child::PARENT_VARIABLE;
 
 /// Captures one camera in the foreground until SIGTERM or SIGINT; SIGHUP reads the configuration again.
@@ -90,6 +92,7 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let stop = shutdown::listen(Some(hangup), || exit_now(0)).map_err(|e| Failure::new(Exit::Failure, e))?;
     let plans = assemble::plans(&job.camera, &shm).map_err(|e| Failure::new(Exit::Config, e))?;
     memory::check(&job.camera, &plans, MemoryLimit::of_process())?;
+    start_gstreamer(&stop)?;
     let (rings, publisher) = Rings::open(job.camera.name.as_str(), plans).map_err(create_failure)?;
     let reloader = job.log.map(|log| Reloader {
         file: args.config.clone(),
@@ -112,6 +115,23 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
             exit_now(0)
         }
         Outcome::TeardownOverran => exit_now(Exit::Temporary as u8),
+    }
+}
+
+/// Starts GStreamer before any session's time is counted. Whoever is asked to stop meanwhile ends at once: it cannot be
+/// interrupted, and nobody has been told of this process yet.
+fn start_gstreamer(stop: &Receiver<Stop>) -> Result<(), Failure> {
+    let (sender, started) = bounded(1);
+    thread::Builder::new()
+        .name("gstreamer".into())
+        // There is room for it, and whoever does not wait any more has ended the process.
+        .spawn(move || drop(sender.send(pipeline::init())))
+        .map_err(|error| Failure::new(Exit::Failure, error))?;
+    select! {
+        recv(started) -> result => result
+            .map_err(|error| Failure::new(Exit::Failure, error))?
+            .map_err(|why| Failure::message(Exit::Failure, why.message)),
+        recv(stop) -> _ => exit_now(0),
     }
 }
 

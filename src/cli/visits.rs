@@ -14,6 +14,7 @@ use crate::config::{Camera, Config, SecretStore};
 use crate::diagnosis::Finding;
 use crate::exit::{Exit, Failure};
 use crate::log;
+use crate::pipeline;
 use crate::source::{RetryClass, RetryReason};
 
 /// Cameras that are visited at the same time: each costs a connection and a decoder.
@@ -61,7 +62,8 @@ pub(super) fn all(config: &Config, mut tell: impl FnMut(&Visit)) -> Result<Vec<V
 fn one(camera: &Camera) -> Visit {
     let name = camera.name.to_string();
     let outcome = match camera.resolve_secrets(&SecretStore::of_process()) {
-        Ok(access) => visit(&name, assemble::source(camera, access), &assemble::policy(camera), &SystemClock),
+        Ok(access) => pipeline::init()
+            .and_then(|()| visit(&name, assemble::source(camera, access), &assemble::policy(camera), &SystemClock)),
         Err(errors) => {
             let sentences: Vec<String> =
                 errors.problems.iter().map(|problem| format!("{}; {}", problem.title, problem.hint)).collect();

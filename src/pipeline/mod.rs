@@ -215,12 +215,15 @@ impl RtspSourceConfig {
     }
 }
 
-/// Starts GStreamer once per process.
+/// Starts GStreamer once per process; the first time on a machine it looks through every plugin, which may take long.
+///
+/// Call it before the time of a session is counted: a process that is replaced meanwhile leaves no list of plugins,
+/// and the next one begins anew.
 ///
 /// # Errors
 ///
 /// GStreamer cannot start; says why.
-fn init() -> Result<(), RetryReason> {
+pub fn init() -> Result<(), RetryReason> {
     // GLib would keep up to eight threads of a session that is over for 15 s, each with a stack and a cache of its heap, and
     // how many depends on how sessions overlap.
     gst::glib::ThreadPool::set_max_unused_threads(Some(0));
