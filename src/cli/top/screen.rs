@@ -97,6 +97,8 @@ pub(super) fn run(args: &Args, global: &Global) -> Result<(), Failure> {
 
 fn show(args: &Args, board: &mut Board, screen: &mut Screen, stop: &Receiver<Stop>) -> Result<(), Failure> {
     let mut shown = Shown::new(use_colour());
+    // From its first call on crossterm hears of new sizes: before the first picture, which is drawn for the size that there is.
+    event::poll(Duration::ZERO).context("cannot wait for keys").map_err(Failure::from)?;
     loop {
         board.refresh()?;
         let opened = open(board, &shown);
