@@ -165,8 +165,10 @@ pub(crate) fn no_room(options: &WriterOptions, needed: u64, error: Errno) -> Cre
     }
 }
 
-/// Writes who owns the ring now, and that it is starting.
+/// Writes who owns the ring now, and that it is starting. The heartbeat is the first, so that nobody calls the owner hung by
+/// the one that its predecessor left.
 pub(crate) fn enter(map: &Mapping, epoch: u32) {
+    beat(map);
     head::store_u64(map, at::WRITER_START_TICKS, process::start_ticks());
     head::store_u64(map, at::TIME_NS_INO, process::time_namespace());
     head::store_u64(map, at::PROCESS_START_REAL_NS, crate::clock::real_ns().cast_unsigned());
@@ -178,6 +180,14 @@ pub(crate) fn enter(map: &Mapping, epoch: u32) {
     head::store_state(map, state, crate::clock::mono_ns().cast_unsigned(), 0);
     head::bump_notify(map);
     wake_all(map);
+}
+
+/// Notes that the writer lives, and when: the wall clock first, as only a change of the other counts. The moment, ns.
+pub(crate) fn beat(map: &Mapping) -> i64 {
+    head::store_u64(map, at::HEARTBEAT_REAL_NS, crate::clock::real_ns().cast_unsigned());
+    let now = crate::clock::mono_ns();
+    head::store_u64(map, at::HEARTBEAT_MONO_NS, now.cast_unsigned());
+    now
 }
 
 /// Identity of a generation for a segment that is formatted in place.

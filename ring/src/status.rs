@@ -274,9 +274,7 @@ impl StatusHandle {
     pub(crate) fn heartbeat(&self) {
         self.with_live(|live| {
             let map = &live.segment.map;
-            head::store_u64(map, at::HEARTBEAT_REAL_NS, crate::clock::real_ns().cast_unsigned());
-            let now = crate::clock::mono_ns();
-            head::store_u64(map, at::HEARTBEAT_MONO_NS, now.cast_unsigned());
+            let now = crate::create::beat(map);
             let poll_until = self.shared.poll_until_ns.load(Ordering::Relaxed);
             if poll_until != 0 && now >= poll_until {
                 self.shared.poll_until_ns.store(0, Ordering::Relaxed);
