@@ -152,6 +152,8 @@ impl Camera {
     pub(super) fn tend_relief(&mut self, attempt: &mut Attempt, now: Mono) -> Option<Close> {
         self.judge_requests(attempt, now);
         let Some(mut relief) = self.relief.take() else {
+            // The one at work may have passed it on just when the other was given up.
+            self.turn.offer(attempt.number);
             if self.relief_due(attempt, now).is_some_and(|due| due <= now)
                 && let (Some(source), Some(age)) = (attempt.spare.take(), self.rhythm.age())
             {

@@ -100,21 +100,27 @@ impl Turn {
     /// The sink of one session, and what can be seen of its pictures.
     pub(crate) fn berth(self: &Arc<Self>, session: u32) -> (Box<dyn FrameSink>, Arc<Glimpse>) {
         let glimpse = Arc::new(Glimpse { good: AtomicU64::new(0), offset_ns: AtomicI64::new(NO_OFFSET) });
-        let berth = Berth { turn: Arc::clone(self), session, glimpse: Arc::clone(&glimpse), pts_ns: None, missed: 0 };
+        let berth = Berth {
+            turn: Arc::clone(self),
+            session,
+            glimpse: Arc::clone(&glimpse),
+            pts_ns: None,
+            joining: false,
+            missed: 0,
+        };
         (Box::new(berth), glimpse)
     }
 
-    /// Gives the turn to a session that begins when no other runs. The camera's clock may be another one by now: its pictures
-    /// are newer than the last one by their arrival.
+    /// Gives the turn to a session that begins when no other runs.
     pub(crate) fn give(&self, session: u32) {
-        self.by_camera_time.store(false, Relaxed);
-        self.give_back(session);
-    }
-
-    /// Gives the turn to a session beside which another was begun, wherever it is; goes on behind the last picture shown.
-    pub(crate) fn give_back(&self, session: u32) {
         self.heir.store(0, SeqCst);
         self.whose.store(held(session), SeqCst);
+    }
+
+    /// Gives the turn back to a session beside which another was begun, wherever it is: it goes on behind the last picture.
+    pub(crate) fn give_back(&self, session: u32) {
+        self.heir.store(0, SeqCst);
+        self.offer(session);
     }
 
     /// Has the session at work offer its turn to `session`; pictures are compared by the camera's time, or by arrival.
@@ -213,6 +219,8 @@ struct Berth {
     session: u32,
     glimpse: Arc<Glimpse>,
     pts_ns: Option<i64>,
+    /// Taking over: pictures are compared with the last one of the session before.
+    joining: bool,
     /// Pictures that found the sink in other hands.
     missed: u32,
 }
@@ -226,6 +234,7 @@ impl FrameSink for Berth {
             whose if whose == offered(self.session) => {
                 let taken = self.turn.whose.compare_exchange(whose, held(self.session), SeqCst, SeqCst);
                 if taken.is_ok() {
+                    self.joining = true;
                     self.publish(frame, half_ns);
                 }
             }
@@ -263,10 +272,11 @@ impl Berth {
             return;
         };
         let place = taken.place();
+        if self.joining && place.last.is_some_and(|last| !self.turn.is_newer(&frame.timing, &last, half_ns)) {
+            return;
+        }
+        self.joining = false;
         if place.session != self.session {
-            if place.last.is_some_and(|last| !self.turn.is_newer(&frame.timing, &last, half_ns)) {
-                return;
-            }
             place.session = self.session;
             place.sink.session(self.session);
         }
