@@ -276,6 +276,7 @@ fn bars_arrive_with_the_documented_colours_and_the_stated_colorimetry() {
     ];
     for (codec, size, color) in cases {
         let camera = start(StreamConfig { size, pattern: Pattern::Bars, ..small(codec) });
+        println!("{codec:?} {size}");
         let picture = Client::connect(camera.url(), codec).take(5).pop().expect("five pictures");
         let whole = (size.width as usize, size.height as usize);
         for bar in 0..7 {
