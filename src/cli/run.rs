@@ -67,6 +67,9 @@ struct Job {
 /// 78 for a wrong configuration, 79 when the camera is served already, 73 without room, 77 without permission.
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     heap::settle()?;
+    // While a plugin is loaded, GStreamer would take a crash for its own: words on standard output and `exit(255)` out of
+    // a signal handler, where any thread may hold any lock, in the place of a death that the service manager can name.
+    gst::segtrap_set_enabled(false);
     if let Some(parent) = std::env::var_os(PARENT_VARIABLE) {
         end_with(&parent)?;
     }

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod damage;
+pub mod detour;
 pub mod http;
 pub mod join;
 pub mod net;
