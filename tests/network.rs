@@ -178,6 +178,21 @@ fn name_servers_that_never_answer_are_named() {
     let status = ring.status();
     assert_eq!((status.state, status.reason), (State::Connecting, Reason::Dns), "{}", daemon.log());
     until("the log names the camera", || daemon.log().contains("camera.invalid"));
+    let (wanted, first) = (amount(1, 12), daemon.process.threads_and_fds());
+    for number in 1..=wanted {
+        until(&format!("try {number} has failed"), || u64::from(ring.status().attempt) >= number);
+        assert_eq!(ring.status().reason, Reason::Dns, "{}", daemon.log());
+    }
+    let (threads, fds) = daemon.process.threads_and_fds();
+    // A question that is still out holds a thread for some ten seconds; it must not be one for each question ever asked.
+    assert!(wanted == 1 || threads < first.0 + wanted as usize / 2, "threads {} and then {threads}", first.0);
+    measured(format!(
+        "{wanted} questions to name servers that never answer: threads {} and {threads}, descriptors {} and {fds}, \
+         {} ms of processor time",
+        first.0,
+        first.1,
+        daemon.process.cpu_ms()
+    ));
 }
 
 /// A daemon that lacks the processor now and then gets packets late and in bursts.

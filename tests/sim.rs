@@ -13,7 +13,7 @@ use camring::sim::picture::{Color, bars_rgb};
 use camring::sim::stamp::{self, Stamp};
 use camring::sim::{
     AuthScheme, Chroma, Codec, Depth, Encoding, FrameRate, ListenRefusal, Login, Markers, Pattern, Profile, Scan,
-    SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
+    SimConfig, SimError, SimServer, Size, StreamConfig, Switch, SwitchTo,
 };
 use gst::glib;
 use gst::prelude::*;
@@ -317,8 +317,8 @@ fn the_size_changes_in_the_middle_of_a_session() {
     let _turn = alone();
     for codec in [Codec::H264, Codec::H265, Codec::Mjpeg, Codec::Vp8, Codec::Vp9] {
         let (before, after) = (Size::new(320, 240), Size::new(640, 360));
-        let switch = Some(Switch { size: after, after: Duration::from_secs(2) });
-        let camera = start(StreamConfig { switch, ..small(codec) });
+        let switches = vec![Switch { to: SwitchTo::Size(after), after: Duration::from_secs(2) }];
+        let camera = start(StreamConfig { switches, ..small(codec) });
         let client = Client::connect(camera.url(), codec);
         let mut pictures = client.take(1);
         while pictures.iter().filter(|picture| picture.size() == after).count() < 20 {
@@ -328,6 +328,56 @@ fn the_size_changes_in_the_middle_of_a_session() {
         assert!(second > 0 && pictures[..second].iter().all(|picture| picture.size() == before), "{codec:?}");
         assert!(pictures[second..].iter().all(|picture| picture.size() == after), "{codec:?}");
         assert_numbered(&camera, &pictures);
+    }
+}
+
+/// The parameter sets in an access unit of a byte stream.
+fn parameter_sets(bytes: &[u8], codec: Codec) -> BTreeSet<Vec<u8>> {
+    let starts: Vec<usize> =
+        bytes.windows(3).enumerate().filter(|(_, three)| *three == [0, 0, 1]).map(|(at, _)| at + 3).collect();
+    let ends = starts.iter().skip(1).map(|next| next - 3).chain([bytes.len()]);
+    let is_set = |header: u8| match codec {
+        Codec::H265 => matches!(header >> 1 & 0x3f, 32..=34),
+        _ => matches!(header & 0x1f, 7 | 8),
+    };
+    // A start code of four bytes leaves a zero behind the unit before it.
+    let unit = |(start, end): (&usize, usize)| {
+        let last = bytes[*start..end].iter().rposition(|byte| *byte != 0)?;
+        Some(bytes[*start..=start + last].to_vec())
+    };
+    starts.iter().zip(ends).filter_map(unit).filter(|unit| is_set(unit[0])).collect()
+}
+
+#[test]
+fn an_encoder_begins_anew_with_other_parameter_sets_in_the_middle_of_a_session() {
+    let _turn = alone();
+    gst::init().expect("GStreamer is installed");
+    // H.264: both sets differ, in what a decoder must know; H.265: the set of the sequence alone.
+    for (codec, different) in [(Codec::H264, 4), (Codec::H265, 4)] {
+        let switches = ["1s:encoder", "2s:encoder"].map(|text| text.parse().expect("a change")).to_vec();
+        let camera = start(StreamConfig { switches, ..small(codec) });
+        let name = codec.name();
+        let line = format!(
+            "rtspsrc name=source protocols=tcp ! rtp{name}depay \
+             ! video/x-{name},stream-format=byte-stream,alignment=au ! appsink name=sink sync=false"
+        );
+        let pipeline = gst::parse::launch(&line).expect("installed").downcast::<gst::Pipeline>().expect("a pipeline");
+        pipeline.by_name("source").expect("named").set_property("location", camera.url());
+        let sink = pipeline.by_name("sink").expect("named").downcast::<gst_app::AppSink>().expect("an appsink");
+        pipeline.set_state(gst::State::Playing).expect("it starts");
+        let (mut found, mut in_order) = (BTreeSet::new(), Vec::new());
+        while in_order.len() < 3 {
+            let sample = sink.try_pull_sample(gst::ClockTime::from_seconds(20)).expect("an access unit");
+            let bytes = sample.buffer().expect("bytes").map_readable().expect("readable");
+            let sets = parameter_sets(&bytes, codec);
+            if !sets.is_empty() && in_order.last() != Some(&sets) {
+                in_order.push(sets.clone());
+            }
+            found.extend(sets);
+        }
+        pipeline.set_state(gst::State::Null).expect("it stops");
+        assert_eq!(in_order[0], in_order[2], "{codec:?}: the first sets come back");
+        assert_eq!(found.len(), different, "{codec:?}: {found:x?}");
     }
 }
 

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use camring_ring::{Reason, State};
 use system::reader::{Reader, Way};
-use system::{Daemon, Shm, Sim, let_pass, until};
+use system::{Daemon, Shm, Sim, amount, let_pass, measured, until};
 
 /// The SHA-256 of `test-camera.pem`.
 const PIN: &str = "4c8c5e16eb838101f4d808271cd6256dc0626f7b1498bb5971c0e4d43af85fb1";
 /// How long a refused camera is watched after its first try.
-const WATCHED: Duration = Duration::from_secs(2);
+fn watching_time() -> Duration {
+    Duration::from_secs(amount(2, 40))
+}
 
 fn pem(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
@@ -50,11 +52,12 @@ fn a_certificate_that_cannot_be_trusted_is_refused_and_named_and_no_picture_come
     for (certificate, lines, words) in table {
         let (reader, mut daemon, _sim, _shm) = watched(certificate, &lines);
         until(&format!("{certificate} is refused"), || reader.ring.status().next_retry_mono_ns != 0);
-        let_pass(WATCHED);
+        let_pass(watching_time());
         let status = reader.ring.status();
         assert_eq!((status.state, status.reason, status.seq.0), (State::Connecting, Reason::Tls, 0), "{certificate}");
         assert!(daemon.log().contains(words), "no {words:?} in\n{}", daemon.log());
         assert!(daemon.process.0.try_wait().unwrap().is_none());
+        measured(format!("{certificate} ({words}): {} tries, no picture", status.attempt));
         assert!(reader.finish().is_empty(), "a picture of a camera that nobody trusts");
     }
 }
@@ -69,11 +72,12 @@ fn a_certificate_that_is_trusted_pinned_or_expressly_not_checked_gives_whole_pic
     for (certificate, lines) in table {
         let (reader, _daemon, _sim, _shm) = watched(certificate, &lines);
         let mut frames = 0;
-        reader.first(&format!("ten frames with {lines}"), |_| {
+        let wanted = amount(10, 300);
+        reader.first(&format!("{wanted} frames with {lines}"), |_| {
             frames += 1;
-            frames >= 10
+            frames >= wanted
         });
         until("the state is live", || reader.ring.status().state == State::Live);
-        reader.finish();
+        measured(format!("{certificate} with {lines}: {} frames", reader.finish().len()));
     }
 }

@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::sim::script::Script;
 use crate::sim::{
     AuthScheme, Chroma, Codec, Depth, Encoding, Faults, FrameRate, Freeze, ListenRefusal, Login, Markers, Pattern,
-    Profile, Scan, SimConfig, SimError, SimServer, Size, StreamConfig, Switch,
+    Profile, Scan, SimConfig, SimError, SimServer, Size, StreamConfig, Switch, SwitchTo,
 };
 
 /// Holds the password when neither `--password-file` nor `--password-stdin` is given.
@@ -75,7 +75,11 @@ pub struct Args {
     /// Bits of a sample; 10 is for h264 and h265.
     #[arg(long, value_enum, default_value_t)]
     depth: Depth,
-    /// Change to this size in the middle of every session.
+    /// Change in the middle of every session, so long after its first picture: 4s:1280x720 to another size, 4s:encoder to
+    /// an encoder that begins anew with other parameter sets (h264 and h265). Repeat it for more, in their order.
+    #[arg(long, conflicts_with = "switch_size", value_name = "DURATION:WxH|encoder")]
+    switch: Vec<Switch>,
+    /// Change to this size in the middle of every session: one --switch in two options.
     #[arg(long, requires = "switch_after", value_name = "WxH")]
     switch_size: Option<Size>,
     /// How long after the first picture of a session.
@@ -158,7 +162,9 @@ fn config(args: Args) -> Result<SimConfig, Failure> {
             Some(Login { scheme: args.auth, user, password })
         }
     };
-    let switch = args.switch_size.zip(args.switch_after).map(|(size, after)| Switch { size, after });
+    let to_size = |(size, after)| Switch { to: SwitchTo::Size(size), after };
+    let switches: Vec<Switch> =
+        args.switch.into_iter().chain(args.switch_size.zip(args.switch_after).map(to_size)).collect();
     let encoding = Encoding {
         profile: args.profile,
         b_frames: args.b_frames,
@@ -178,7 +184,7 @@ fn config(args: Args) -> Result<SimConfig, Failure> {
         pattern: args.pattern,
         seed: args.seed,
         bitrate: args.bitrate,
-        switch,
+        switches: switches.clone(),
         freeze: args.freeze_after.map(|after| Freeze { after, lasting: args.freeze_for }),
     };
     let certificate = args.tls_certificate.as_deref().map(certificate).transpose()?;

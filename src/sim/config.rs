@@ -16,6 +16,9 @@ use super::stamp;
 /// Widest and highest picture, pixels.
 const LARGEST_SIDE: u32 = 8192;
 
+/// Most changes in a session.
+const MOST_SWITCHES: usize = 100;
+
 /// Width and height of a picture, pixels.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Size {
@@ -146,13 +149,36 @@ fn from_decimal(text: &str) -> Option<(u32, u32)> {
     (frames > 0).then_some((frames, scale))
 }
 
-/// A change of size in the middle of every session.
+/// A change in the middle of every session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Switch {
-    /// The size from then on.
-    pub size: Size,
+    /// What changes.
+    pub to: SwitchTo,
     /// How long after the first picture of the session.
     pub after: Duration,
+}
+
+/// What a camera changes while clients watch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SwitchTo {
+    /// Pictures have this size from then on.
+    Size(Size),
+    /// The encoder begins anew, at the same size, with other parameter sets than before: each time the other of two.
+    /// H.264 goes from profile constrained-baseline to high and back, H.265 states another frame rate.
+    Encoder,
+}
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (after, to) =
+            text.split_once(':').ok_or("expected DURATION:SIZE or DURATION:encoder, such as 4s:1280x720")?;
+        let after =
+            humantime::parse_duration(after).map_err(|error| format!("{after:?} is not a duration: {error}"))?;
+        let to = if to == "encoder" { SwitchTo::Encoder } else { SwitchTo::Size(to.parse()?) };
+        Ok(Self { to, after })
+    }
 }
 
 /// A picture that stands still in the middle of every session: the same bits, stamp included, at the usual rate.
@@ -192,9 +218,9 @@ pub struct StreamConfig {
     pub seed: u64,
     /// Bits per second; `None` = a tenth of a bit per pixel (H.265: a fifteenth), as cameras do. Not for MJPEG.
     pub bitrate: Option<u32>,
-    /// Default: the size stays. Not for Theora, MPEG-4 and, except between multiples of 8 up to
-    /// 2040, not for MJPEG: their sizes are fixed by the session description.
-    pub switch: Option<Switch>,
+    /// What changes in the middle of every session, one after the other. Default: nothing. No sizes for Theora, MPEG-4
+    /// and, except between multiples of 8 up to 2040, MJPEG: theirs are fixed by the session description.
+    pub switches: Vec<Switch>,
     /// Default: the picture never stands still.
     pub freeze: Option<Freeze>,
 }
@@ -211,18 +237,31 @@ impl Default for StreamConfig {
             pattern: Pattern::Scene,
             seed: 1,
             bitrate: None,
-            switch: None,
+            switches: Vec::new(),
             freeze: None,
         }
     }
 }
 
 impl StreamConfig {
-    /// Bits per second that the encoder is asked for at the larger of the stream's sizes.
+    /// The sizes of the stream, in their order.
+    fn sizes(&self) -> impl Iterator<Item = Size> {
+        let later = self.switches.iter().filter_map(|switch| match switch.to {
+            SwitchTo::Size(size) => Some(size),
+            SwitchTo::Encoder => None,
+        });
+        std::iter::once(self.size).chain(later)
+    }
+
+    /// Whether the encoder is to begin anew with other parameter sets.
+    pub(super) fn has_new_parameters(&self) -> bool {
+        self.switches.iter().any(|switch| switch.to == SwitchTo::Encoder)
+    }
+
+    /// Bits per second that the encoder is asked for at the largest of the stream's sizes.
     #[must_use]
     pub fn bits_per_second(&self) -> u32 {
-        let sizes = [Some(self.size), self.switch.map(|switch| switch.size)];
-        let pixels = sizes.into_iter().flatten().map(|size| u64::from(size.width) * u64::from(size.height)).max();
+        let pixels = self.sizes().map(|size| u64::from(size.width) * u64::from(size.height)).max();
         let per_second = pixels.unwrap_or(0) * u64::from(self.rate.frames) / u64::from(self.rate.seconds);
         let pixels_per_bit = if self.codec == Codec::H265 { 15 } else { 10 };
         let usual = u32::try_from(per_second / pixels_per_bit).unwrap_or(u32::MAX).clamp(256_000, 40_000_000);
@@ -249,20 +288,40 @@ impl StreamConfig {
             return wrong(format!("{:?} from key frame to key frame is not between 1 ms and 10 min", self.gop));
         }
         self.encoding.check(self.codec)?;
-        self.check_size(self.size)?;
-        match self.switch {
-            None => Ok(()),
-            Some(_) if matches!(self.codec, Codec::Theora | Codec::Mpeg4) => {
-                let name = self.codec.name();
+        self.check_switches()?;
+        self.sizes().try_for_each(|size| self.check_size(size))
+    }
+
+    fn check_switches(&self) -> Result<(), SimError> {
+        let wrong = |what: String| Err(SimError::Config(what));
+        let name = self.codec.name();
+        if self.switches.len() > MOST_SWITCHES {
+            return wrong(format!(
+                "{} changes in a session are too many; at most {MOST_SWITCHES}",
+                self.switches.len()
+            ));
+        }
+        if let Some(pair) = self.switches.windows(2).find(|pair| pair[0].after >= pair[1].after) {
+            let [first, second] = [pair[0].after, pair[1].after].map(humantime::format_duration);
+            return wrong(format!(
+                "a change after {second} cannot follow one after {first}; write them in their order"
+            ));
+        }
+        if self.has_new_parameters() {
+            self.encoding.check_new_parameters(self.codec)?;
+        }
+        let mut sizes = self.sizes().zip(self.sizes().skip(1));
+        match self.codec {
+            Codec::Theora | Codec::Mpeg4 if sizes.next().is_some() => {
                 wrong(format!("{name} cannot change its size in a session; choose another codec"))
             }
-            Some(switch)
-                if self.codec == Codec::Mjpeg && ![self.size, switch.size].into_iter().all(jpeg::fits_header) =>
-            {
-                let (from, to) = (self.size, switch.size);
-                wrong(format!("MJPEG cannot change from {from} to {to} in a session; use multiples of 8 up to 2040"))
-            }
-            Some(switch) => self.check_size(switch.size),
+            Codec::Mjpeg => match sizes.find(|(from, to)| !jpeg::fits_header(*from) || !jpeg::fits_header(*to)) {
+                None => Ok(()),
+                Some((from, to)) => wrong(format!(
+                    "MJPEG cannot change from {from} to {to} in a session; use multiples of 8 up to 2040"
+                )),
+            },
+            _ => Ok(()),
         }
     }
 
@@ -437,16 +496,48 @@ mod tests {
         assert_eq!(refusal(tiny), "a picture of 100x100 has no room for a stamp; it needs at least 128x64");
         let wide = StreamConfig { codec: Codec::Mjpeg, size: Size::new(8193, 2160), ..stream() };
         assert_eq!(refusal(wide), "8193x2160 is too large; the limit is 8192x8192");
-        let switch = Some(Switch { size: Size::new(1279, 720), after: Duration::from_secs(1) });
-        assert!(refusal(StreamConfig { switch, ..stream() }).contains("not 1279x720"));
-        assert!(refusal(StreamConfig { codec: Codec::Mjpeg, switch, ..stream() }).contains("multiples of 8"));
-        assert!(refusal(StreamConfig { codec: Codec::Theora, switch, ..stream() }).contains("cannot change its size"));
         assert!(
             refusal(StreamConfig { codec: Codec::Mjpeg, bitrate: Some(1_000_000), ..stream() }).contains("quality")
         );
         assert!(refusal(StreamConfig { rate: FrameRate { frames: 25, seconds: 0 }, ..stream() }).contains("25/0"));
         for mount in ["", "/", "stream", "/a/", "/a b", "/a?b", "/a\nb", "/a%62"] {
             assert!(refusal(StreamConfig { mount: mount.to_owned(), ..stream() }).contains("plain path"), "{mount:?}");
+        }
+    }
+
+    fn switches(texts: &[&str]) -> Vec<Switch> {
+        texts.iter().map(|text| text.parse().expect("a change")).collect()
+    }
+
+    #[test]
+    fn impossible_changes_are_refused_with_a_reason() {
+        let refused = |codec, texts: &[&str]| refusal(StreamConfig { codec, switches: switches(texts), ..stream() });
+        assert!(refused(Codec::H264, &["1s:1280x720", "2s:1279x720"]).contains("not 1279x720"));
+        let text = refused(Codec::Mjpeg, &["1s:1280x720", "2s:1276x720"]);
+        assert!(
+            text.starts_with("MJPEG cannot change from 1280x720 to 1276x720 in a session; use multiples of 8"),
+            "{text}"
+        );
+        assert!(refused(Codec::Theora, &["1s:1280x720"]).contains("cannot change its size"));
+        for texts in [["2s:1280x720", "2s:640x360"], ["2s:encoder", "1s:encoder"]] {
+            assert!(refused(Codec::H264, &texts).contains("write them in their order"), "{texts:?}");
+        }
+        let many: Vec<String> = (1..=101).map(|second| format!("{second}s:encoder")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(refused(Codec::H265, &many), "101 changes in a session are too many; at most 100");
+        assert_eq!(refused(Codec::Vp8, &["1s:encoder"]), "vp8 has no parameter sets; use --codec h264 or h265");
+        let encoding = Encoding { b_frames: 1, ..Encoding::default() };
+        let text = refusal(StreamConfig { encoding, switches: switches(&["1s:encoder"]), ..stream() });
+        assert!(text.contains("leave out --profile, --b-frames"), "{text}");
+    }
+
+    #[test]
+    fn changes_are_read_as_people_write_them() {
+        let switch = |to, ms| Ok(Switch { to, after: Duration::from_millis(ms) });
+        assert_eq!("4s:1280x720".parse(), switch(SwitchTo::Size(Size::new(1280, 720)), 4000));
+        assert_eq!("1m 500ms:encoder".parse(), switch(SwitchTo::Encoder, 60_500));
+        for text in ["", "4s", "4s:", "x:encoder", "4s:decoder", ":640x360", "4s:640"] {
+            assert!(text.parse::<Switch>().is_err(), "{text}");
         }
     }
 

@@ -120,6 +120,48 @@ pub enum Markers {
     PerSlice,
 }
 
+/// Whether an encoder begins anew with other parameter sets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Parameters {
+    Stay,
+    Change,
+}
+
+/// Name of the element that lets one profile of H.264 through at a time, where it is to change.
+pub(super) const PROFILE: &str = "profile";
+
+/// Two parameter sets of one size, of which a decoder must know the right one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ParameterSets {
+    First,
+    Second,
+}
+
+impl ParameterSets {
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::First => Self::Second,
+            Self::Second => Self::First,
+        }
+    }
+
+    /// Caps of H.264 whose entropy coding and transforms they describe.
+    pub(super) fn profile(self) -> &'static str {
+        match self {
+            Self::First => "video/x-h264,profile=constrained-baseline",
+            Self::Second => "video/x-h264,profile=high",
+        }
+    }
+
+    /// Frames per second more than the camera sends that they state, which makes the encoder begin anew.
+    pub(super) fn frames_more(self) -> u32 {
+        match self {
+            Self::First => 0,
+            Self::Second => 1,
+        }
+    }
+}
+
 /// What is asked of an encoder beyond the codec. Default: progressive, 8 bits, 4:2:0, no B-frames.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Encoding {
@@ -181,6 +223,20 @@ impl Encoding {
         }
     }
 
+    /// Refuses an encoder that is to begin anew with other parameter sets where those say what was asked for.
+    pub(super) fn check_new_parameters(&self, codec: Codec) -> Result<(), SimError> {
+        let free = Self { slices: self.slices, markers: self.markers, ..Self::default() };
+        match codec {
+            Codec::H264 if *self != free => Err(SimError::Config(
+                "an encoder that begins anew has profiles of its own; leave out --profile, --b-frames, --interlaced, \
+                 --chroma and --depth, or use --codec h265"
+                    .to_owned(),
+            )),
+            Codec::H264 | Codec::H265 => Ok(()),
+            _ => Err(SimError::Config(format!("{} has no parameter sets; use --codec h264 or h265", codec.name()))),
+        }
+    }
+
     /// Refuses a size that the codec cannot have with this encoding.
     pub(super) fn check_size(&self, codec: Codec, size: Size) -> Result<(), SimError> {
         let even = size.width.is_multiple_of(2) && size.height.is_multiple_of(2);
@@ -222,7 +278,7 @@ impl Encoding {
         format!("videoconvert ! video/x-raw,format={format} ! ")
     }
 
-    fn x264(&self, kbit: u32, gop: u32) -> String {
+    fn x264(&self, kbit: u32, gop: u32, parameters: Parameters) -> String {
         let delay = match self.b_frames {
             0 => "tune=zerolatency bframes=0".to_owned(),
             b_frames => format!(
@@ -238,7 +294,10 @@ impl Encoding {
             profile => profile,
         };
         // Without the word the payloader asks for the first of them, whatever the encoder was told.
+        let named = format!(" ! capsfilter name={PROFILE} caps={}", ParameterSets::First.profile());
         let (tools, profile) = match profile {
+            // The profile that is let through takes away what it does not have.
+            None if parameters == Parameters::Change => ("cabac=true dct8x8=true", named.as_str()),
             None => ("", self.other_profile()),
             Some(Profile::Baseline) => ("cabac=false dct8x8=false", " ! video/x-h264,profile=constrained-baseline"),
             Some(Profile::Main) => ("cabac=true dct8x8=false", " ! video/x-h264,profile=main"),
@@ -275,12 +334,12 @@ impl Encoding {
     }
 
     /// Converter, encoder and payloader (`pay0`) of a stream; `gop` counts frames from key frame to key frame.
-    pub(super) fn launch_line(&self, codec: Codec, kbit: u32, gop: u32) -> String {
+    pub(super) fn launch_line(&self, codec: Codec, kbit: u32, gop: u32, parameters: Parameters) -> String {
         let bits = u64::from(kbit) * 1000;
         let vpx = format!("deadline=1 lag-in-frames=0 target-bitrate={bits} keyframe-max-dist={gop}");
         let encoder = match codec {
             Codec::H264 => {
-                let encoder = self.x264(kbit, gop);
+                let encoder = self.x264(kbit, gop, parameters);
                 // The encoder puts the parameter sets in front of each key frame; told to do it (config-interval), the
                 // payloader puts them in front of each slice, as if it began a picture. Slices that share a packet
                 // would share its marker.

@@ -11,8 +11,8 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
-use super::config::{Size, StreamConfig};
-use super::encoder::Scan;
+use super::config::{Size, StreamConfig, SwitchTo};
+use super::encoder::{PROFILE, ParameterSets, Scan};
 use super::picture::{I420Mut, Painter};
 use super::script::PictureFault;
 use super::stamp::{self, Stamp};
@@ -64,36 +64,72 @@ pub(super) struct Stream {
     run_id: u16,
     start_us: i64,
     first: View,
-    second: Option<View>,
+    /// What it shows from these times of a session on.
+    later: Vec<(Duration, View)>,
     counts: Arc<Counts>,
     pictures: Arc<Pictures>,
 }
 
-/// Everything that depends on the size.
+/// Everything that depends on the size and the parameter sets.
 #[derive(Debug)]
 struct View {
+    size: Size,
+    sets: ParameterSets,
     info: gst_video::VideoInfo,
     caps: gst::Caps,
-    painter: Painter,
+    painter: Arc<Painter>,
     /// Pictures that may be in use at once.
     buffers: u32,
 }
 
 impl Stream {
-    /// Prepares the pictures; takes as long as [`Painter::new`], twice when the size is to change.
+    /// Prepares the pictures; takes as long as [`Painter::new`] for each size.
     pub(super) fn new(
         config: StreamConfig,
         run_id: u16,
         counts: Arc<Counts>,
         pictures: Arc<Pictures>,
     ) -> Result<Self, glib::BoolError> {
-        let first = View::new(&config, config.size)?;
-        let second = config.switch.map(|switch| View::new(&config, switch.size)).transpose()?;
-        Ok(Self { config, run_id, start_us: glib::monotonic_time(), first, second, counts, pictures })
+        let first = View::new(&config, config.size, ParameterSets::First, None)?;
+        let mut later: Vec<(Duration, View)> = Vec::new();
+        for switch in &config.switches {
+            let before = later.last().map_or(&first, |(_, view)| view);
+            let (size, sets) = match switch.to {
+                SwitchTo::Size(size) => (size, before.sets),
+                SwitchTo::Encoder => (before.size, before.sets.other()),
+            };
+            let alike =
+                std::iter::once(&first).chain(later.iter().map(|(_, view)| view)).find(|view| view.size == size);
+            let view = View::new(&config, size, sets, alike.map(|view| Arc::clone(&view.painter)))?;
+            later.push((switch.after, view));
+        }
+        Ok(Self { config, run_id, start_us: glib::monotonic_time(), first, later, counts, pictures })
     }
 
     pub(super) fn caps(&self) -> &gst::Caps {
         &self.first.caps
+    }
+
+    /// What a session shows `since` its first picture.
+    fn view(&self, since: Duration) -> &View {
+        self.later.iter().rev().find(|(after, _)| since >= *after).map_or(&self.first, |(_, view)| view)
+    }
+
+    /// Has the encoder of a media take other parameter sets, in the moment in which pictures for them come.
+    pub(super) fn change_parameters(self: &Arc<Self>, source: &gst_app::AppSrc, media: &gst::Bin) {
+        let (Some(filter), Some(pad)) = (media.by_name(PROFILE), source.static_pad("src")) else { return };
+        let (stream, filter) = (Arc::clone(self), filter.downgrade());
+        // On the thread that encodes: no picture of the former sets can meet the filter of the new ones.
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, probe| {
+            if let Some(event) = probe.event()
+                && let gst::EventView::Caps(caps) = event.view()
+                && let Some((_, view)) = stream.later.iter().find(|(_, view)| *view.caps == *caps.caps())
+                && let Some(filter) = filter.upgrade()
+            {
+                filter.set_property_from_str("caps", view.sets.profile());
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 
     /// Nanoseconds from the first frame of the run until now.
@@ -103,9 +139,15 @@ impl Stream {
 }
 
 impl View {
-    fn new(config: &StreamConfig, size: Size) -> Result<Self, glib::BoolError> {
+    fn new(
+        config: &StreamConfig,
+        size: Size,
+        sets: ParameterSets,
+        painter: Option<Arc<Painter>>,
+    ) -> Result<Self, glib::BoolError> {
         let color = size.color(config.codec);
-        let rate = gst::Fraction::new(config.rate.frames.cast_signed(), config.rate.seconds.cast_signed());
+        let frames = config.rate.frames.saturating_add(sets.frames_more() * config.rate.seconds);
+        let rate = gst::Fraction::new(frames.cast_signed(), config.rate.seconds.cast_signed());
         let caps = gst::Caps::builder("video/x-raw")
             .field("format", "I420")
             .field("width", size.width.cast_signed())
@@ -117,9 +159,10 @@ impl View {
             .field_if("field-order", "top-field-first", config.encoding.scan == Scan::Interlaced)
             .build();
         let info = gst_video::VideoInfo::from_caps(&caps)?;
-        let painter = Painter::new(config.pattern, size.width, size.height, color, config.seed);
+        let paint = || Arc::new(Painter::new(config.pattern, size.width, size.height, color, config.seed));
+        let painter = painter.unwrap_or_else(paint);
         let buffers = BUFFERS + config.encoding.held();
-        Ok(Self { info, caps, painter, buffers })
+        Ok(Self { size, sets, info, caps, painter, buffers })
     }
 
     fn pool(&self) -> Result<Pool, glib::BoolError> {
@@ -230,7 +273,7 @@ impl Feed {
         let mut pool = view.pool()?;
         let mut number = stream.config.rate.number_at(stream.now_ns()) + 1;
         loop {
-            let wanted = stream.second.as_ref().filter(|_| self.switch_is_due(number)).unwrap_or(&stream.first);
+            let wanted = stream.view(self.since_first(number).unwrap_or_default());
             if !std::ptr::eq(view, wanted) {
                 (view, pool) = (wanted, wanted.pool()?);
                 self.source.set_caps(Some(&view.caps));
@@ -246,16 +289,14 @@ impl Feed {
         }
     }
 
-    fn switch_is_due(&self, number: u64) -> bool {
-        let due_ns = u128::from(self.stream.config.rate.offset_ns(number));
-        let after = self.stream.config.switch.map(|switch| switch.after.as_nanos());
-        self.first_ns.zip(after).is_some_and(|(first_ns, after)| due_ns >= u128::from(first_ns) + after)
+    /// How long after the first picture of the session this one is due; `None` before there is one.
+    fn since_first(&self, number: u64) -> Option<Duration> {
+        let due_ns = self.stream.config.rate.offset_ns(number);
+        self.first_ns.map(|first_ns| Duration::from_nanos(due_ns.saturating_sub(first_ns)))
     }
 
     fn is_still(&self, number: u64) -> bool {
-        let due_ns = self.stream.config.rate.offset_ns(number);
-        let since = self.first_ns.map(|first_ns| Duration::from_nanos(due_ns.saturating_sub(first_ns)));
-        self.stream.config.freeze.zip(since).is_some_and(|(freeze, since)| freeze.covers(since))
+        self.stream.config.freeze.zip(self.since_first(number)).is_some_and(|(freeze, since)| freeze.covers(since))
     }
 
     /// Paints frame `number`, waits for its time, stamps it and hands it over.

@@ -26,7 +26,7 @@ mod times;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use config::{AuthScheme, FrameRate, Freeze, Login, SimConfig, Size, StreamConfig, Switch};
+pub use config::{AuthScheme, FrameRate, Freeze, Login, SimConfig, Size, StreamConfig, Switch, SwitchTo};
 pub use encoder::{Chroma, Codec, Depth, Encoding, Markers, Profile, Scan};
 pub use interposer::Faults;
 pub use picture::Pattern;

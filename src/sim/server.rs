@@ -17,7 +17,7 @@ use gst_rtsp_server::{
 use secrecy::ExposeSecret;
 
 use super::config::{AuthScheme, Login, SimConfig, StreamConfig};
-use super::encoder::{Codec, Markers};
+use super::encoder::{Codec, Markers, Parameters};
 use super::feed::{Counts, Feed, Stop, Stream};
 use super::interposer::{Datagrams, Faults, Interposer, Taps};
 use super::script::Transport;
@@ -300,7 +300,8 @@ fn factory(stream: Arc<Stream>, restricted: bool, feeds: Feeds) -> RTSPMediaFact
 /// The pipeline of one stream: source, converter where one is needed, encoder, payloader.
 fn launch_line(stream: &StreamConfig) -> String {
     let gop = stream.rate.frames_in(stream.gop);
-    let encoder = stream.encoding.launch_line(stream.codec, stream.bits_per_second() / 1000, gop);
+    let parameters = if stream.has_new_parameters() { Parameters::Change } else { Parameters::Stay };
+    let encoder = stream.encoding.launch_line(stream.codec, stream.bits_per_second() / 1000, gop, parameters);
     format!(
         "appsrc name=camera is-live=true format=time do-timestamp=false block=false \
          max-buffers=1 max-bytes=0 max-time=0 ! {encoder}"
@@ -344,6 +345,7 @@ impl Feeds {
         if let Some(datagrams) = &self.datagrams {
             datagrams.tap(&pad);
         }
+        stream.change_parameters(&source, &pipeline);
         source.set_caps(Some(stream.caps()));
         let stop = Arc::new(Stop::default());
         let at_end = Arc::clone(&stop);

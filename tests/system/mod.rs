@@ -1,6 +1,7 @@
 //! What the system tests share: a memory folder of their own, a simulated camera, a daemon, all real processes.
 #![allow(dead_code)]
 
+pub mod colours;
 pub mod damage;
 pub mod detour;
 pub mod http;

@@ -41,10 +41,20 @@ pub struct Reader {
 impl Reader {
     /// Attaches once and begins to read; never attaches again.
     pub fn attach(shm: &Shm, ring: &str, way: Way) -> Self {
+        Self::attach_with(shm, ring, way, |_, _, _| {})
+    }
+
+    /// The same, with a judge of its own, who sees every frame once, with its stamp.
+    pub fn attach_with(
+        shm: &Shm,
+        ring: &str,
+        way: Way,
+        judge: impl FnMut(&Frame, &[u8], &Stamp) + Send + 'static,
+    ) -> Self {
         let ring = Arc::new(shm.attach(ring));
         let (seen, over) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let theirs = (Arc::clone(&ring), Arc::clone(&seen), Arc::clone(&over));
-        let thread = std::thread::spawn(move || read(&theirs.0, way, &theirs.1, &theirs.2));
+        let thread = std::thread::spawn(move || read(&theirs.0, way, &theirs.1, &theirs.2, judge));
         Self { ring, seen, over, thread: Some(thread) }
     }
 
@@ -99,7 +109,13 @@ impl Drop for Reader {
     }
 }
 
-fn read(ring: &Ring, way: Way, seen: &Mutex<Vec<Seen>>, over: &AtomicBool) {
+fn read(
+    ring: &Ring,
+    way: Way,
+    seen: &Mutex<Vec<Seen>>,
+    over: &AtomicBool,
+    mut judge: impl FnMut(&Frame, &[u8], &Stamp),
+) {
     let mut pixels = Vec::new();
     let mut before: Option<Seen> = None;
     while !over.load(Ordering::Relaxed) {
@@ -119,6 +135,7 @@ fn read(ring: &Ring, way: Way, seen: &Mutex<Vec<Seen>>, over: &AtomicBool) {
         };
         let now = Seen { frame, stamp: stamp_of(&frame, &pixels) };
         if is_new(way, before, now) {
+            judge(&frame, &pixels, &now.stamp);
             seen.lock().unwrap().push(now);
         }
         before = Some(now);
