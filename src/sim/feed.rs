@@ -24,6 +24,8 @@ const BUFFERS: u32 = 6;
 const BLACK: [u8; 3] = [16, 128, 128];
 /// What a decoder shows whose memory is all zeros: the green of a lost reference.
 const GREEN: [u8; 3] = [0, 0, 0];
+/// Looks at two clocks of which the closest counts.
+const LOOKS: usize = 5;
 
 /// Pictures of all streams of one server.
 #[derive(Debug, Default)]
@@ -342,14 +344,25 @@ impl Feed {
     fn pts(&mut self, due_ns: u64) -> gst::ClockTime {
         // Both clocks are CLOCK_MONOTONIC. Before the media plays it has no running time: that is its zero. While it
         // starts, it has the clock for a moment but not yet its zero, and calls the host's uptime its running time.
-        let now_ns = self.stream.now_ns();
+        let (now_ns, running) = self.clocks();
         let late = gst::ClockTime::from_nseconds(now_ns.saturating_sub(due_ns));
         let longest = gst::ClockTime::from_nseconds(now_ns.saturating_sub(self.began_ns));
-        let running =
-            self.source.current_running_time().filter(|time| *time <= longest).unwrap_or(gst::ClockTime::ZERO);
+        let running = running.filter(|time| *time <= longest).unwrap_or(gst::ClockTime::ZERO);
         let earliest = self.last_pts.map_or(gst::ClockTime::ZERO, |last| last + gst::ClockTime::NSECOND);
         let pts = running.saturating_sub(late).max(earliest);
         self.last_pts = Some(pts);
         pts
+    }
+
+    /// Our time, ns, and the media's at the same moment: of some looks the one that took the least time, for a thread that
+    /// loses its processor between the two would take its wait for a difference of the clocks.
+    fn clocks(&self) -> (u64, Option<gst::ClockTime>) {
+        let look = |_| {
+            let now_ns = self.stream.now_ns();
+            let running = self.source.current_running_time();
+            (self.stream.now_ns().saturating_sub(now_ns), now_ns, running)
+        };
+        let best = (0..LOOKS).map(look).min_by_key(|(took_ns, ..)| *took_ns);
+        best.map_or((self.stream.now_ns(), None), |(_, now_ns, running)| (now_ns, running))
     }
 }
